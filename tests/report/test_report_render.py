@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+from html.parser import HTMLParser
+
+import plotly.graph_objects as go
+import pytest
+from markupsafe import Markup
+from synthetic_sweeps import PAYLOADS, make_sweep, make_trial, ordinary, write_runs, write_sweep
+
+from vsae_search.report import build_report, write_report
+from vsae_search.report.card import Card, Computes, Figure, discover
+from vsae_search.report.render import render_page, safe_json, section
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+PLOTLY_TAGS = re.compile(r"</?(?:b|i|br)>")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of scripts, and whether every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.open, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == [], "unbalanced tags"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        (self.scripts if self.open and self.open[-1] == "script" else self.text).append(data)
+
+    def specs(self):
+        """Figure specifications embedded in the page."""
+        return [json.loads(text) for text in self.scripts if text.startswith('{"data":')]
+
+    def shape(self):
+        """Tags and names of attributes, which must not depend on stored strings."""
+        return [(tag, tuple(attrs)) for tag, attrs in self.tags]
+
+
+@pytest.fixture(scope="module")
+def ordinary_report(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    directory, trials = ordinary(root / "sweep")
+    write_runs(directory, trials)
+    paths = write_report(directory, root / "out")
+    return paths, Page(paths.html.read_text(encoding="utf-8"))
+
+
+def hostile(directory, payloads):
+    """A sweep in which every free string is a payload; uids stay folder names."""
+    names = tuple(f"{payload}{index}" for index, payload in enumerate(payloads))
+    trials = []
+    for index, name in enumerate(names):
+        base = dict(params={payloads[index]: payloads[-index], "d_sae": 64}, error=payloads[index])
+        for number, state in enumerate(("completed", "completed", "failed", "diverged")):
+            metrics = {"l0": 2.0 + number, "delta_ce": 0.2 - number / 20, payloads[index]: 1.0, "mmcs": 0.9}
+            uid = f"t{index:02d}-{number}"
+            trials.append(make_trial(name, number, uid=uid, state=state, metrics=metrics, **base))
+    record = make_sweep(
+        name=payloads[0],
+        architectures=names,
+        description=payloads[1],
+        loss_name=payloads[2],
+        loss_unit=payloads[3],
+        git_commit=payloads[4],
+        versions={payloads[5]: payloads[6]},
+        subject={"true_l0": 2.4, payloads[7]: payloads[8]},
+        bank={payloads[9]: payloads[10]},
+        resources={payloads[11]: payloads[0]},
+    )
+    directory = write_sweep(directory, record, trials, space_yaml="\n".join(f"# {text}" for text in payloads))
+    write_runs(directory, trials)
+    return directory
+
+
+def test_twelve_payloads_change_no_tag_and_no_attribute(tmp_path):
+    harmless = tuple(f"word{index}" for index in range(len(PAYLOADS)))
+    assert len(PAYLOADS) == 12
+    pages = []
+    for folder, payloads in (("good", harmless), ("bad", PAYLOADS)):
+        text = render_page(build_report(hostile(tmp_path / folder, payloads)))
+        pages.append(Page(text))
+    good, bad = pages
+    assert bad.shape() == good.shape()
+    assert len(bad.scripts) == len(good.scripts)
+    for tag, attrs in bad.tags:
+        assert not [name for name in attrs if name.startswith("on")], tag
+        for name in ("href", "src", "action", "formaction", "xlink:href"):
+            assert "javascript:" not in (attrs.get(name) or "").lower()
+
+
+def test_payloads_are_escaped_inside_figures(tmp_path):
+    page = Page(render_page(build_report(hostile(tmp_path / "s", PAYLOADS))))
+    (spec,) = page.specs()
+    strings = [text for trace in spec["data"] for text in (trace["name"], *(trace.get("hovertext") or ()))]
+    strings += [spec["layout"]["yaxis"]["title"]["text"]]
+    assert any("&lt;script&gt;" in text for text in strings)
+    for text in strings:
+        assert "<" not in PLOTLY_TAGS.sub("", text)
+
+
+def test_page_loads_nothing_and_forbids_it(ordinary_report):
+    paths, page = ordinary_report
+    policies = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == [
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    ]
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "img", "base", "form")
+        assert "src" not in attrs
+        if "href" in attrs:
+            assert attrs["href"].startswith(("#", "http://127.0.0.1:5000/#/experiments/1/runs/"))
+    assert "url(" not in re.search(r"<style>(.*?)</style>", paths.html.read_text(encoding="utf-8"), re.S).group(1)
+    assert paths.html.stat().st_size < 6_000_000
+
+
+def test_no_link_is_written_for_an_unsafe_tracking_address(tmp_path):
+    directory, trials = ordinary(tmp_path / "s")
+    write_runs(directory, trials)
+    page = Page(render_page(build_report(directory, tracking_url="javascript:alert(1)//http://x")))
+    assert all(attrs.get("href", "#").startswith("#") for _, attrs in page.tags)
+    assert {address for trace in page.specs()[0]["data"] for address in trace.get("customdata", ())} == {None}
+
+
+def test_figure_is_valid_plotly_and_drawn_in_steps(ordinary_report):
+    _, page = ordinary_report
+    (spec,) = page.specs()
+    figure = go.Figure(spec)  # raises on an unknown attribute or value
+    steps = [trace for trace in figure.data if trace.line.shape == "hv"]
+    assert {trace.name for trace in steps} == {"relu", "topk", "april", "vsae_iso"}
+    assert {trace.type for trace in figure.data} == {"scatter"}  # drawn as SVG; WebGL would need eval
+    assert figure.layout.xaxis.type == "log"
+    assert all(tick == 2 ** round(__import__("math").log2(tick)) for tick in figure.layout.xaxis.tickvals)
+
+
+def test_figure_shows_exactly_the_numbers_of_the_report(ordinary_report):
+    paths, page = ordinary_report
+    data = json.loads(paths.json.read_text(encoding="utf-8"))
+    marks = {t["name"]: t for t in page.specs()[0]["data"] if t["mode"] == "markers" and t["showlegend"]}
+    rows = {row["uid"]: row for row in data["trials"]}
+    for entry in data["architectures"]:
+        trace = marks[entry["name"]]
+        assert trace["x"] == [rows[uid]["l0"] for uid in entry["frontier"]]
+        assert trace["y"] == [rows[uid]["delta_ce"] for uid in entry["frontier"]]
+        assert trace["customdata"] == [rows[uid]["run_url"] for uid in entry["frontier"]]
+        assert all(uid in text for uid, text in zip(entry["frontier"], trace["hovertext"], strict=True))
+        assert all(
+            "dead" in text and "MMCS" in text and "FVU" in text and "lr = " in text for text in trace["hovertext"]
+        )
+
+
+def test_accessibility(ordinary_report):
+    _, page = ordinary_report
+    assert page.tags[0] == ("html", {"lang": "en"})
+    plots = [attrs for _, attrs in page.tags if attrs.get("class") == "plot"]
+    assert [(plot["role"], plot["tabindex"]) for plot in plots] == [("img", "0")]
+    assert "topk from L0" in plots[0]["aria-label"]
+    identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(identifiers) == len(set(identifiers))
+    for _, attrs in page.tags:
+        if attrs.get("href", "").startswith("#"):
+            assert attrs["href"][1:] in identifiers
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("h1") == 1
+    assert tags.count("caption") == tags.count("table") == 2
+
+
+@pytest.mark.parametrize("kind", ["empty", "one", "all_outside", "all_dominated", "no_reference", "zero_l0"])
+def test_unusual_sweeps_render_with_explanations(tmp_path, kind):
+    changes, trials = {}, []
+    if kind == "one":
+        trials = [make_trial("topk", 0)]
+    elif kind == "all_outside":
+        trials = [make_trial("topk", n, metrics={"l0": 64.0 + n, "delta_ce": 5.0}) for n in range(3)]
+    elif kind == "all_dominated":
+        trials = [make_trial("relu", n, metrics={"l0": 9.0 + n, "delta_ce": 0.3}) for n in range(4)]
+        trials.append(make_trial("topk", 0, metrics={"l0": 2.0, "delta_ce": 0.0}))
+    elif kind == "no_reference":
+        changes, trials = {"reference": None, "subject": {}}, [make_trial("topk", n) for n in range(4)]
+    elif kind == "zero_l0":
+        trials = [make_trial("topk", 0, metrics={"l0": 0.0, "delta_ce": 0.4})]
+    paths = write_report(write_sweep(tmp_path / "s", make_sweep(**changes), trials), tmp_path / "out")
+    text = paths.html.read_text(encoding="utf-8")
+    Page(text)
+    assert "Drawing it failed" not in text
+    assert "Its numbers failed" not in text
+    expected = {
+        "empty": "so there is no frontier to draw",
+        "one": "too few to compare",
+        "all_outside": "on or beyond the reference point",
+        "all_dominated": "relu is not the best at any L0",
+        "no_reference": "No usable reference point was recorded",
+        "zero_l0": "beyond the ideal point",
+    }
+    assert expected[kind] in text
+
+
+class Exploding:
+    name, title, order = "exploding", "A <b>broken</b> card", 1
+
+    def __init__(self, stage):
+        self.stage = stage
+
+    def compute(self, source, data):
+        return self._at("compute", {})
+
+    def unavailable(self, data):
+        return self._at("unavailable", None)
+
+    def render(self, data):
+        return self._at("render", [Figure({"x": float("nan")}, "nan")] if self.stage == "json" else ["bare <string>"])
+
+    def _at(self, stage, value):
+        if stage == self.stage:
+            raise ZeroDivisionError("<i>why</i>")
+        return value
+
+
+@pytest.mark.parametrize("stage", ["compute", "unavailable", "render", "json", "type"])
+def test_a_broken_card_says_why_and_the_others_stay(tmp_path, caplog, stage):
+    directory, _ = ordinary(tmp_path / "s")
+    cards = [Exploding(stage), *discover()]
+    with caplog.at_level(logging.ERROR):
+        text = render_page(build_report(directory, cards=cards), cards=cards)
+    Page(text)
+    reason = {"json": "ValueError", "type": "TypeError"}.get(stage, "ZeroDivisionError: &lt;i&gt;why&lt;/i&gt;")
+    assert reason in text
+    assert "has the largest hypervolume" in text
+    assert any(record.exc_info for record in caplog.records), "the traceback is logged"
+
+
+def test_discovery_finds_every_card_in_order():
+    cards = discover()
+    assert [card.name for card in cards] == ["verdict", "health", "frontier", "trials", "provenance"]
+    assert [isinstance(card, Computes) for card in cards] == [True, True, False, False, False]
+
+
+def test_a_new_card_is_one_new_file(tmp_path, monkeypatch, caplog):
+    from vsae_search.report import cards as package
+
+    (tmp_path / "zz_extra.py").write_text(
+        "from vsae_search.report.markup import paragraph\n"
+        "class Extra:\n"
+        "    name, title, order = 'extra', 'Extra', 35\n"
+        "    def unavailable(self, data): return None\n"
+        "    def render(self, data): return [paragraph('hello ' + data.sweep.name)]\n"
+        "CARD = Extra()\n"
+    )
+    (tmp_path / "zz_broken.py").write_text("raise RuntimeError('no such library')\n")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    with caplog.at_level(logging.ERROR):
+        names = [card.name for card in discover()]
+    assert names == ["verdict", "health", "frontier", "extra", "trials", "provenance", "zz_broken"]
+    text = render_page(build_report(write_sweep(tmp_path / "s", make_sweep(), [])))
+    assert "hello toy" in text
+    assert "no such library" in text
+
+
+def test_section_returns_reason_or_parts(tmp_path):
+    data = build_report(write_sweep(tmp_path / "s", make_sweep(), []))
+    by_name: dict[str, Card] = {card.name: card for card in discover()}
+    assert section(by_name["frontier"], data).parts == ()
+    assert section(by_name["frontier"], data).failed is False
+    assert all(isinstance(part, Markup) for part in section(by_name["health"], data).parts)
+
+
+def test_safe_json_cannot_close_its_script():
+    text = safe_json({"a": "</script><!--&\u2028\u2029"})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"a": "</script><!--&\u2028\u2029"}
+    with pytest.raises(ValueError, match="JSON"):
+        safe_json({"a": float("inf")})

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from test_training_loop import PARAMS, SPEC, STEPS, ListStream, batches, create, run
+
+from vsae_search.errors import CorruptFile, UserInputError
+from vsae_search.training import loop
+
+
+class Crash(Exception):
+    pass
+
+
+class CrashingStream(ListStream):
+    """Ends the process, so to speak, when a given batch is drawn."""
+
+    def __init__(self, source, at):
+        super().__init__(source)
+        self.at = at
+
+    def __next__(self):
+        if self.position == self.at:
+            raise Crash
+        return super().__next__()
+
+
+class NoSkip:
+    """An iterator without ``skip``."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.stream)
+
+
+def plain(rung):
+    """A rung without its clock reading."""
+    return {key: value for key, value in vars(rung).items() if key != "train_s"}
+
+
+@pytest.fixture(autouse=True)
+def frequent(monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_INTERVAL_S", 0.0)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMS))
+@pytest.mark.parametrize("at", [30, 64, 170, 249])
+def test_a_resumed_run_equals_an_uninterrupted_one(name, at, tmp_path):
+    spec = SPEC.model_copy(update={"dead_window_tokens": 128})  # some latents die: AuxK and resampling take part
+    whole, resumed = create(name), create(name)
+    expected = run(whole, spec=spec)
+    reported = []
+    with pytest.raises(Crash):
+        run(create(name), spec=spec, stream=CrashingStream(batches(), at), on_rung=reported.append, checkpoint=tmp_path)
+    torch.manual_seed(99)  # a new process has another global state
+    stream = ListStream(batches())
+    rungs = run(resumed, spec=spec, stream=stream, checkpoint=tmp_path)
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[key]), key
+    merged = {rung.index: plain(rung) for rung in [*reported, *rungs]}
+    assert [merged[index] for index in range(3)] == [plain(rung) for rung in expected]
+    if at >= 64:
+        assert stream.drawn < STEPS
+
+
+def test_some_latents_do_die_and_are_resampled_in_that_test():
+    sae = create("relu", l1_coefficient=8.0)
+    rungs = run(sae, spec=SPEC.model_copy(update={"dead_window_tokens": 128}))
+    assert rungs[0].dead_fraction > 0
+
+
+def test_a_stream_without_skip_is_drawn_and_dropped(tmp_path):
+    whole, resumed = create(), create()
+    run(whole)
+    with pytest.raises(Crash):
+        run(create(), stream=CrashingStream(batches(), 150), checkpoint=tmp_path)
+    inner = ListStream(batches())
+    run(resumed, stream=NoSkip(inner), checkpoint=tmp_path)
+    assert inner.drawn == STEPS
+    assert torch.equal(whole.W_enc, resumed.W_enc)
+
+
+def test_a_rung_whose_report_crashed_is_reported_again(tmp_path):
+    first = []
+
+    def crash(rung):
+        first.append(rung)
+        raise Crash
+
+    with pytest.raises(Crash):
+        run(create(), on_rung=crash, checkpoint=tmp_path)
+    rungs = run(create(), checkpoint=tmp_path)
+    assert [rung.index for rung in rungs] == [0, 1, 2]
+    assert rungs[0] == first[0]
+
+
+def test_a_finished_run_only_reports_its_last_rung_again(tmp_path):
+    sae = create()
+    rungs = run(sae, checkpoint=tmp_path)
+    again, stream = create(), ListStream(batches())
+    assert run(again, stream=stream, checkpoint=tmp_path) == rungs[-1:]
+    assert stream.drawn == 0
+    assert torch.equal(again.W_dec, sae.W_dec)
+
+
+def test_training_time_adds_up_over_attempts(tmp_path):
+    with pytest.raises(Crash):
+        run(create(), stream=CrashingStream(batches(), 150), checkpoint=tmp_path)
+    before = json.loads((tmp_path / "checkpoint.json").read_text())["progress"]["train_s"]
+    assert run(create(), checkpoint=tmp_path)[-1].train_s > before > 0
+
+
+def test_a_directory_holds_one_state(tmp_path):
+    run(create(), checkpoint=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "state-250.safetensors"]
+
+
+@pytest.mark.parametrize("change", ["config", "seed", "spec", "architecture"])
+def test_a_state_of_another_configuration_is_refused(change, tmp_path):
+    run(create(), checkpoint=tmp_path)
+    sae, spec = create(), SPEC
+    if change == "config":
+        sae = create(lr=1e-3)
+    elif change == "seed":
+        sae = create(seed=1)
+    elif change == "architecture":
+        sae = create("april")
+    else:
+        spec = SPEC.model_copy(update={"grad_clip": 2.0})
+    with pytest.raises(UserInputError, match="another configuration"):
+        run(sae, spec=spec, checkpoint=tmp_path)
+
+
+def test_altered_states_are_refused(tmp_path):
+    run(create(), checkpoint=tmp_path)
+    record, state = tmp_path / "checkpoint.json", tmp_path / "state-250.safetensors"
+    good_record, good_state = record.read_text(), state.read_bytes()
+    state.write_bytes(good_state[:-1] + bytes([good_state[-1] ^ 1]))
+    with pytest.raises(CorruptFile, match="checksum"):
+        run(create(), checkpoint=tmp_path)
+    state.write_bytes(good_state[:-9])
+    with pytest.raises(CorruptFile, match="bytes instead of"):
+        run(create(), checkpoint=tmp_path)
+    state.write_bytes(good_state)
+    for key, value in {"progress": {}, "file": "../elsewhere", "sha256": None}.items():
+        record.write_text(json.dumps(json.loads(good_record) | {key: value}))
+        with pytest.raises(CorruptFile):
+            run(create(), checkpoint=tmp_path)
+    record.write_text(good_record)
+    assert len(run(create(), checkpoint=tmp_path)) == 1

@@ -1,0 +1,145 @@
+"""How large a bank will be, and whether there is room for it, before any work starts.
+
+Nothing here needs Ray, so that a dry run can print the plan.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vsae_search.activations.codec import STORAGE
+from vsae_search.activations.manifest import bank_key, bank_requests, split_rows
+from vsae_search.errors import EnvironmentNotReady
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vsae_search.space import ActivationsSpec
+
+_FLOAT32_BYTES = 4
+_DISK_MARGIN = 1.05
+"""File headers, the manifest and one temporary file being written."""
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """The sizes of a bank against the room there is for it.
+
+    Attributes:
+        directory: Where the files will be; the directory of the bank itself once the subject is known.
+        num_shards: Training shards.
+        train_bytes: Bytes of the training rows.
+        calibration_bytes: Bytes of the calibration rows.
+        evaluation_bytes: Bytes of the evaluation rows.
+        missing_bytes: Bytes that are not on disk yet and will be written.
+        free_disk_bytes: Free space where they will be written.
+        object_store_bytes: Capacity of the object store over all nodes; None when no cluster is known.
+    """
+
+    directory: Path
+    num_shards: int
+    train_bytes: int
+    calibration_bytes: int
+    evaluation_bytes: int
+    missing_bytes: int
+    free_disk_bytes: int
+    object_store_bytes: int | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole bank, on disk and in the object store."""
+        return self.train_bytes + self.calibration_bytes + self.evaluation_bytes
+
+    @property
+    def required_disk_bytes(self) -> int:
+        """Free space that the missing files need."""
+        return math.ceil(self.missing_bytes * _DISK_MARGIN)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes that do not fit in the object store and that Ray will keep in its own spill files; 0 if unknown."""
+        return 0 if self.object_store_bytes is None else max(0, self.total_bytes - self.object_store_bytes)
+
+    def check(self) -> None:
+        """Refuse a bank that the disk cannot hold. One that exceeds the object store is allowed: Ray spills it.
+
+        Raises:
+            EnvironmentNotReady: Too little free space; the message has the numbers.
+        """
+        if self.required_disk_bytes > self.free_disk_bytes:
+            raise EnvironmentNotReady(
+                f"the activation bank needs {format_bytes(self.required_disk_bytes)} on disk at {self.directory},"
+                f" where {format_bytes(self.free_disk_bytes)} is free",
+                "free some space, choose another sweep directory, lower activations.num_tokens, or set"
+                " activations.dtype to bf16 to halve it",
+            )
+
+    def describe(self) -> str:
+        """Return the plan as one line for people."""
+        text = (
+            f"{self.num_shards} shards, {format_bytes(self.total_bytes)} ({format_bytes(self.missing_bytes)} to write"
+        )
+        text += f", {format_bytes(self.free_disk_bytes)} free)"
+        if self.spilled_bytes:
+            text += f"; {format_bytes(self.spilled_bytes)} more than the object store holds, Ray will spill to disk"
+        return text
+
+
+def plan_bank(
+    d_in: int,
+    spec: ActivationsSpec,
+    directory: Path,
+    *,
+    num_features: int = 0,
+    fingerprint: str | None = None,
+    object_store_bytes: int | None = None,
+) -> BankPlan:
+    """Size a bank, without starting or creating anything.
+
+    Args:
+        d_in: Width of a row.
+        spec: Row counts, shard size and row type.
+        directory: Folder of banks, as given to ``build_bank``; it need not exist.
+        num_features: Width of the ground-truth features kept beside each evaluation row; 0 when there are none.
+        fingerprint: Fingerprint of the subject, when it is known: files that already exist are then not counted.
+        object_store_bytes: Capacity of the object store, when it is known.
+    """
+    evaluation_bytes = spec.evaluation_tokens * (d_in + num_features) * _FLOAT32_BYTES
+    calibration_bytes = spec.calibration_tokens * d_in * _FLOAT32_BYTES
+    row_bytes = d_in * STORAGE[spec.dtype].itemsize
+    shard_rows = split_rows(spec)
+    sizes = [*(rows * row_bytes for rows in shard_rows), calibration_bytes, evaluation_bytes]
+    present = [False] * len(sizes)
+    if fingerprint is not None:
+        directory = directory / bank_key(fingerprint, spec)
+        present = [(directory / request.file_name).exists() for request in bank_requests(fingerprint, spec)]
+    return BankPlan(
+        directory=directory,
+        num_shards=len(shard_rows),
+        train_bytes=spec.num_tokens * row_bytes,
+        calibration_bytes=calibration_bytes,
+        evaluation_bytes=evaluation_bytes,
+        missing_bytes=sum(size for size, there in zip(sizes, present, strict=True) if not there),
+        free_disk_bytes=shutil.disk_usage(_existing(directory)).free,
+        object_store_bytes=object_store_bytes,
+    )
+
+
+def format_bytes(count: int) -> str:
+    """Return a byte count with a decimal unit: ``1.5 GB``."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def _existing(directory: Path) -> Path:
+    """Return the nearest ancestor that exists: the file system on which the directory would be created."""
+    directory = directory.absolute()
+    while not directory.exists():
+        directory = directory.parent
+    return directory

@@ -1,0 +1,46 @@
+"""Options that several commands share, and how a sweep is found by its name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vsae_search.errors import UserInputError
+
+Root = Annotated[
+    Path, typer.Option("--root", envvar="VSAE_SEARCH_ROOT", help="Folder that holds one folder per sweep.")
+]
+Reports = Annotated[
+    Path, typer.Option("--reports", envvar="VSAE_SEARCH_REPORTS", help="Folder that reports are written to.")
+]
+DEFAULT_ROOT = Path("sweeps")
+DEFAULT_REPORTS = Path("reports")
+
+
+class Output(StrEnum):
+    """How a command prints its result."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputFormat = Annotated[Output, typer.Option("--output", "-o", help="Print a table for people, or JSON.")]
+
+
+def sweep_directory(root: Path, name: str) -> Path:
+    """The folder of an existing sweep.
+
+    Raises:
+        UserInputError: when there is no sweep of that name; the hint lists the ones there are.
+    """
+    directory = root / name
+    if Path(name).name == name and (directory / "sweep.json").is_file():
+        return directory
+    known = sorted(path.parent.name for path in root.glob("*/sweep.json"))
+    hint = (
+        f"Sweeps in {root}: {', '.join(known)}" if known else f"There is no sweep in {root} yet; --root names another."
+    )
+    raise UserInputError(f"There is no sweep called {name!r} in {root}.", hint)

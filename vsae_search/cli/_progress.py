@@ -1,0 +1,238 @@
+"""How a running sweep shows itself: one live block on a terminal, one plain line per finished trial elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vsae_search.cli import _console
+from vsae_search.frontier import hypervolume
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
+    from vsae_search.search import RungRecord, SweepRecord, TrialRecord
+
+_REFRESH_PER_S = 4
+_STATES = ("completed", "stopped", "diverged", "failed")
+
+
+class Tally:
+    """Counts, objectives and pace of a sweep: plain numbers, no drawing."""
+
+    def __init__(self) -> None:
+        self.budgets: dict[str, int] = {}
+        self.states: dict[str, Counter[str]] = defaultdict(Counter)
+        self.running: dict[str, str] = {}
+        self.points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self.reference: tuple[float, float] | None = None
+        self.started = time.monotonic()
+        self.earlier = 0
+
+    def start(self, record: SweepRecord) -> None:
+        """Take over the plan of the sweep."""
+        self.budgets = {name: plan.trials for name, plan in record.architectures.items()}
+        if record.reference is not None:
+            self.reference = (record.reference.l0, record.reference.delta_ce)
+        self.started = time.monotonic()
+
+    def begin(self, uid: str, architecture: str) -> None:
+        """Count a running trial."""
+        self.running[uid] = architecture
+
+    def add(self, trial: TrialRecord) -> None:
+        """Count a finished trial."""
+        if self.running.pop(trial.uid, None) is None:  # told again from an earlier session of the sweep
+            self.earlier += 1
+        self.states[trial.architecture][trial.state] += 1
+        if trial.state == "completed":
+            self.points[trial.architecture].append((trial.metrics["l0"], trial.metrics["delta_ce"]))
+
+    @property
+    def done(self) -> int:
+        """Trials that ended for good, in this session or an earlier one."""
+        return sum(sum(states.values()) for states in self.states.values())
+
+    @property
+    def total(self) -> int:
+        """Trials in the budget."""
+        return sum(self.budgets.values())
+
+    def hypervolume(self, architecture: str | None = None) -> float | None:
+        """Hypervolume of one architecture's trials, or of all; None before the reference point is known."""
+        names = [architecture] if architecture else list(self.points)
+        points = [point for name in names for point in self.points[name]]
+        if self.reference is None or not points:
+            return None
+        return hypervolume(np.array(points), self.reference).value
+
+    def remaining_s(self) -> float | None:
+        """Estimated seconds to the end from this session's own pace; None before the first trial ended."""
+        fresh = self.done - self.earlier
+        if fresh <= 0:
+            return None
+        return (time.monotonic() - self.started) / fresh * max(self.total - self.done, 0)
+
+
+class PlainProgress:
+    """One ``key=value`` line on standard error per finished trial, for logs."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    def on_sweep_start(self, record: SweepRecord) -> None:
+        """Say where the details go."""
+        self.tally.start(record)
+        self._line("sweep_started", name=record.name, trials=self.tally.total, ray_logs=record.ray_logs or "-")
+
+    def on_trial_start(self, uid: str, architecture: str, params: dict[str, Any]) -> None:
+        """No line: the one at the trial's end is enough."""
+        self.tally.begin(uid, architecture)
+
+    def on_rung(self, uid: str, rung: RungRecord) -> None:
+        """Nothing: a line when the trial has ended is enough."""
+
+    def on_trial_end(self, trial: TrialRecord) -> None:
+        """One line with what the trial reached."""
+        self.tally.add(trial)
+        numbers = {key: f"{trial.metrics[key]:.4g}" for key in ("l0", "delta_ce") if key in trial.metrics}
+        self._line(
+            "trial",
+            done=f"{self.tally.done}/{self.tally.total}",
+            uid=trial.uid,
+            state=trial.state,
+            **numbers,
+            wall_s=f"{trial.wall_s:.1f}",
+            **({"error": trial.error} if trial.error else {}),
+        )
+
+    def on_sweep_end(self, record: SweepRecord) -> None:
+        """One line with the counts."""
+        counts = sum((states for states in self.tally.states.values()), Counter[str]())
+        self._line("sweep_ended", name=record.name, **{state: counts[state] for state in _STATES if counts[state]})
+
+    def stage(self, text: str) -> None:
+        """Say what is being prepared."""
+        self._line("preparing", what=text)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _line(self, event: str, **values: object) -> None:
+        pairs = " ".join(f"{key}={_quoted(value)}" for key, value in values.items())
+        _console.note(f"{datetime.now(UTC).isoformat(timespec='seconds')} {event} {pairs}")
+
+
+class LiveProgress:
+    """One block that redraws itself on a terminal: bar, counts per architecture, hypervolume, last events."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._stage = "starting"
+        self._events: list[str] = []
+        self._live: Live | None = None
+        self._logs = ""
+
+    def on_sweep_start(self, record: SweepRecord) -> None:
+        """Begin to draw the table."""
+        self.tally.start(record)
+        self._logs = record.ray_logs or ""
+        self.stage(f"{record.name}: searching")
+
+    def on_trial_start(self, uid: str, architecture: str, params: dict[str, Any]) -> None:
+        """Show the trial as running."""
+        self.tally.begin(uid, architecture)
+        self._draw()
+
+    def on_rung(self, uid: str, rung: RungRecord) -> None:
+        """Redraw; the numbers of a rung are in MLflow."""
+        self._draw()
+
+    def on_trial_end(self, trial: TrialRecord) -> None:
+        """Count the trial and show it among the last events."""
+        self.tally.add(trial)
+        reached = "  ".join(f"{key} {trial.metrics[key]:.3g}" for key in ("l0", "delta_ce") if key in trial.metrics)
+        self._events = [*self._events, f"{trial.uid}  {trial.state}  {reached or trial.error or ''}"][-3:]
+        self._draw()
+
+    def on_sweep_end(self, record: SweepRecord) -> None:
+        """Leave the final table on the screen."""
+        self.stage(f"{record.name}: {record.status}")
+
+    def stage(self, text: str) -> None:
+        """Say what is being done now."""
+        self._stage = text
+        if self._live is None:
+            from rich.live import Live
+
+            self._live = Live(console=_console.stderr(), refresh_per_second=_REFRESH_PER_S)
+            self._live.start()
+        self._draw()
+
+    def close(self) -> None:
+        """Stop redrawing; what is on the screen stays."""
+        if self._live is not None:
+            self._draw()
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            self._live.update(self._block())
+
+    def _block(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        lines: list[RenderableType] = [Text(self._stage, style="bold")]
+        if self.tally.total:
+            lines += [self._bar(), self._table(), *(Text(event, style="dim") for event in self._events)]
+        if self._logs:
+            lines.append(Text(f"Ray logs: {self._logs}", style="dim", overflow="fold"))
+        return Group(*lines)
+
+    def _bar(self) -> RenderableType:
+        from rich.columns import Columns
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        volume = self.tally.hypervolume()
+        shown = f"{self.tally.done}/{self.tally.total} trials   ETA {_clock(self.tally.remaining_s())}"
+        if volume is not None:
+            shown += f"   hypervolume {volume:.4g}"
+        bar = ProgressBar(total=self.tally.total, completed=self.tally.done, width=30)
+        return Columns([bar, Text(shown)])
+
+    def _table(self) -> RenderableType:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("architecture")
+        for heading in ("running", *_STATES, "of", "hypervolume"):
+            table.add_column(heading, justify="right")
+        running = Counter(self.tally.running.values())
+        for name, budget in self.tally.budgets.items():
+            states = self.tally.states[name]
+            volume = self.tally.hypervolume(name)
+            counts = [str(count) if count else "-" for count in (running[name], *(states[state] for state in _STATES))]
+            table.add_row(name, *counts, str(budget), "-" if volume is None else f"{volume:.4g}")
+        return table
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "--:--"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f'"{text}"' if " " in text or not text else text

@@ -1,0 +1,26 @@
+"""``report``: write a sweep's Pareto report again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vsae_search.cli import _console
+from vsae_search.cli._options import DEFAULT_REPORTS, DEFAULT_ROOT, Output, OutputFormat, Reports, Root, sweep_directory
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    root: Root = DEFAULT_ROOT,
+    reports: Reports = DEFAULT_REPORTS,
+    output: OutputFormat = Output.TABLE,
+) -> None:
+    """Write the Pareto report of a sweep: one HTML page, figures, tables and report.json."""
+    from vsae_search.report import write_report
+
+    paths = write_report(sweep_directory(root, name), reports / name)
+    if output is Output.JSON:
+        _console.out_json({"html": str(paths.html), "json": str(paths.json)})
+    else:
+        _console.out(str(paths.html))

@@ -1,0 +1,1 @@
+"""One file per family of metrics; every file in this directory is found by itself."""

@@ -1,0 +1,167 @@
+"""Variational autoencoder with a factorised Gaussian posterior and an isotropic Gaussian prior.
+
+Shapes: B batch, D d_in, F d_sae.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from vsae_search.saes._threshold import row_chunks, threshold_for_l0
+from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
+from vsae_search.saes.canonical import CanonicalSae, fold
+from vsae_search.saes.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOG_VARIANCE_MIN, _LOG_VARIANCE_MAX = -8.0, 3.0
+COLLAPSED_NATS = 0.01
+"""A latent whose posterior is closer than this to the prior, on average, carries nothing."""
+
+
+class VsaeIsoConfig(SaeConfig):
+    """Hyper-parameters of :class:`VsaeIso`."""
+
+    kl_coefficient: float = Field(
+        default=0.1,
+        gt=0,
+        description="Weight kappa of the KL divergence (nats per token) against the sum of squared errors; "
+        "kappa / 2 is the observation variance of the model.",
+    )
+    learn_sigma: bool = Field(default=True, description="Learn one posterior standard deviation per latent.")
+    initial_log_variance: float | None = Field(
+        default=None,
+        ge=_LOG_VARIANCE_MIN,
+        le=_LOG_VARIANCE_MAX,
+        description="Log of the posterior variance at the start (and for ever, without learn_sigma); "
+        "left out, the optimum kappa / (2 + kappa).",
+    )
+    target_l0: float | None = Field(
+        default=None,
+        gt=0,
+        description="Calibrate one firing threshold on held-out rows to this L0; left out, a latent fires above 0.",
+    )
+
+
+@register("vsae_iso")
+class VsaeIso(SparseAutoencoder):
+    """``q(z|x) = N(μ, σ²)``, ``μ = ReLU((x - b_dec) W_enc + b_enc)``, prior ``N(0, 1)``, ``‖w_i‖ = 1``.
+
+    Loss per token: ``E_q‖x - xhat‖² + κ KL(q ‖ p)``. The decoder is linear, so the expectation is exact,
+    ``‖x - b_dec - μ W_dec‖² + Σ σ_i² ‖w_i‖²``, and nothing is sampled. With unit rows the best ``σ²`` is
+    ``κ / (2 + κ)`` for every input: what is left is ridge regression on ``μ``, which spreads activity instead of
+    concentrating it. A sparse code is therefore not to be expected; ``target_l0`` thresholds it afterwards.
+
+    The code is the posterior mean, never a sample: a sampled Gaussian is never 0.
+
+    Reference:
+        Kingma & Welling, "Auto-encoding variational Bayes" (2014), appendix B; the collapse to ridge regression:
+        Lucas et al., "Don't blame the ELBO!" (2019).
+    """
+
+    Config: ClassVar[type[SaeConfig]] = VsaeIsoConfig
+    config: VsaeIsoConfig
+    log_variance: nn.Parameter
+    threshold: Tensor
+
+    def build(self) -> None:
+        """Add the posterior log-variances [F] and the inference threshold []."""
+        kappa = self.config.kl_coefficient
+        start = self.config.initial_log_variance
+        if start is None:
+            start = min(max(math.log(kappa / (2 + kappa)), _LOG_VARIANCE_MIN), _LOG_VARIANCE_MAX)
+        self._initial_log_variance = start
+        self.log_variance = nn.Parameter(torch.full((self.config.d_sae,), start), requires_grad=self.config.learn_sigma)
+        self.register_buffer("threshold", torch.zeros(()))
+        self._diagnostics: dict[str, float] = {}
+
+    def posterior_mean(self, x_BD: Tensor) -> Tensor:
+        """``μ`` [B, F] of scaled activations [B, D]."""
+        return self.preactivations(x_BD).relu()
+
+    def encode(self, x_BD: Tensor) -> Tensor:
+        """Code [B, F]: the posterior mean where it is above the calibrated threshold."""
+        mu_BF = self.posterior_mean(x_BD)
+        return mu_BF if self.config.target_l0 is None else mu_BF * (mu_BF > self.threshold)
+
+    def loss(self, x_BD: Tensor, progress: float) -> Loss:
+        """Expected sum-MSE (``reconstruction`` by the mean, plus ``variance``) and warmed-up KL, mean over tokens."""
+        mu_BF = self.posterior_mean(x_BD)
+        reconstruction, _ = self.reconstruction(mu_BF, x_BD)
+        # Σ σ_i² ‖w_i‖² with ‖w_i‖ = 1: its gradient along a decoder row would be projected away
+        variance = self.log_variance.exp().sum()
+        square_sum_F = mu_BF.square().sum(0)
+        prior_nats = 0.5 * (variance - self.log_variance.sum() - self.config.d_sae)
+        kl_nats = square_sum_F.sum() * (0.5 / len(x_BD)) + prior_nats
+        kl = kl_nats * (self.config.kl_coefficient * self.warm_up(progress))
+        total = reconstruction + variance + kl
+        return Loss(total, reconstruction, {"variance": variance, "kl": kl}, square_sum_F.detach() > 0)
+
+    def after_step(self) -> None:
+        """Unit decoder rows; log-variances clamped as parameters, so that their gradient never dies at the bound."""
+        super().after_step()
+        self.log_variance.data.clamp_(_LOG_VARIANCE_MIN, _LOG_VARIANCE_MAX)
+
+    def latent_axes(self) -> dict[str, int]:
+        """Axis that counts latents, for every parameter that has one."""
+        return super().latent_axes() | {"log_variance": 0}
+
+    @torch.no_grad()
+    def replace_latents(self, index_N: Tensor, direction_ND: Tensor, alive_F: Tensor) -> None:
+        """As the base, and the posterior variances start again."""
+        super().replace_latents(index_N, direction_ND, alive_F)
+        self.log_variance[index_N] = self._initial_log_variance
+
+    @torch.no_grad()
+    def calibrate(self, x_BD: Tensor) -> None:
+        """Fit the threshold to ``target_l0``, and measure KL and ELBO, on held-out scaled activations [B, D]."""
+        self._diagnostics = self._measure(x_BD)
+        if self.config.target_l0 is not None:
+            codes = (self.posterior_mean(chunk_BD) for chunk_BD in row_chunks(x_BD, self.config.d_sae))
+            self.threshold.fill_(threshold_for_l0(codes, len(x_BD), self.config.target_l0))
+
+    def metrics(self) -> dict[str, float]:
+        """``kl_nats``, ``elbo_nats`` (both per token), ``collapsed_fraction`` and ``posterior_std`` at calibration."""
+        return dict(self._diagnostics)
+
+    def _measure(self, x_BD: Tensor) -> dict[str, float]:
+        squares_F = torch.zeros(self.config.d_sae, dtype=torch.float64, device=x_BD.device)
+        squared_error = 0.0
+        for chunk_BD in row_chunks(x_BD, self.config.d_sae):
+            mu_BF = self.posterior_mean(chunk_BD)
+            squares_F += mu_BF.square().sum(0, dtype=torch.float64)
+            squared_error += float((self.decode(mu_BF) - chunk_BD).square().sum(dtype=torch.float64))
+        log_variance_F = self.log_variance.double()
+        variance_F = log_variance_F.exp()
+        kl_F = 0.5 * (variance_F + squares_F / len(x_BD) - 1 - log_variance_F)
+        observation_variance = self.config.kl_coefficient / 2  # kappa = 2 tau² beta at beta = 1
+        expected_error = squared_error / len(x_BD) + float(variance_F.sum())
+        noise_nats = 0.5 * self.config.d_in * math.log(2 * math.pi * observation_variance)
+        kl_nats = float(kl_F.sum())
+        return {
+            "kl_nats": kl_nats,
+            "elbo_nats": -(expected_error / (2 * observation_variance) + noise_nats + kl_nats),
+            "collapsed_fraction": float((kl_F < COLLAPSED_NATS).double().mean()),
+            "posterior_std": float(variance_F.sqrt().mean()),
+        }
+
+    def canonical(self) -> CanonicalSae:
+        """Folded inference form of the posterior mean, with the calibrated threshold where there is one."""
+        if self.config.target_l0 is None:
+            return super().canonical()
+        threshold_F = self.threshold.expand(self.config.d_sae)
+        return fold(
+            self.W_enc,
+            self.b_enc,
+            self.W_dec,
+            self.b_dec,
+            subtract_b_dec=True,
+            activation="jumprelu",
+            threshold_F=threshold_F,
+        )

@@ -1,0 +1,116 @@
+"""Starting, or joining, Ray quietly, and letting go of it in every exit path."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vsae_search.space import ResourcesSpec
+
+_MAX_TEMP = 40
+"""Ray puts sockets 60 characters below its folder, and a socket's path may have 107."""
+_GB = 10**9
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray that a sweep runs on.
+
+    Attributes:
+        resources: What it has in all: ``CPU``, ``GPU``, ``memory``, ...
+        nodes: Number of live nodes.
+        logs: Where it writes its logs, on the node of the driver.
+    """
+
+    resources: dict[str, float]
+    nodes: int
+    logs: str
+
+    def concurrency(self, spec: ResourcesSpec, trials: int) -> int:
+        """How many trials run at once: what fits, at most what is asked for, and no more than there are trials."""
+        fits = int(self.resources.get("CPU", 0) // spec.cpus_per_trial)
+        if spec.gpus_per_trial > 0:
+            fits = min(fits, int(self.resources.get("GPU", 0) // spec.gpus_per_trial))
+        return max(1, min(fits, spec.max_concurrent or fits, trials))
+
+    def missing(self, spec: ResourcesSpec) -> str | None:
+        """What a trial asks for and the cluster does not have; None when a trial fits."""
+        wanted = {"CPU": spec.cpus_per_trial, "GPU": spec.gpus_per_trial}
+        short = [
+            f"{amount:g} {kind} (the cluster has {self.resources.get(kind, 0):g})"
+            for kind, amount in wanted.items()
+            if amount > self.resources.get(kind, 0)
+        ]
+        return " and ".join(short) or None
+
+
+@contextmanager
+def connected(spec: ResourcesSpec, address: str | None = None) -> Iterator[Cluster]:
+    """Run with Ray: a local one, or the cluster at an address; one that is already connected is used and left alone.
+
+    Args:
+        spec: Resources of the sweep.
+        address: Address of a cluster; None starts Ray on this machine.
+
+    Yields:
+        The cluster.
+    """
+    ours = not ray.is_initialized()
+    if ours:
+        _start(spec, address)
+    try:
+        with _silenced():
+            yield _describe()
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(spec: ResourcesSpec, address: str | None) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        store = {} if spec.object_store_gb is None else {"object_store_memory": int(spec.object_store_gb * _GB)}
+        options |= {"include_dashboard": False, "_temp_dir": str(_short_temp()), **store}
+    ray.init(address=address or "local", **options)
+
+
+def _short_temp() -> Path:
+    """A folder for Ray's sessions: of this user, and short enough for sockets below it."""
+    name = f"vsae-ray-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(str(folder)) > _MAX_TEMP:
+        folder = Path("/tmp") / name  # noqa: S108 - owned by the user and closed to others, as checked below
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        folder = Path(tempfile.mkdtemp(prefix="vsae-ray-", dir=folder.parent))
+    return folder
+
+
+def _describe() -> Cluster:
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    session = ray._private.worker.global_worker.node.get_logs_dir_path()
+    return Cluster(dict(ray.cluster_resources()), nodes, str(session))
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep Ray's log lines off the terminal; its log files have them."""
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,61 @@
+"""The Ray Tune trainable: runs trials one after the other in the same worker process and reports their records."""
+
+from __future__ import annotations
+
+import gc
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from vsae_search.search.studies import Assignment
+from vsae_search.search.trial import TrialContext, TrialRun
+
+if TYPE_CHECKING:
+    from vsae_search.search.records import TrialRecord
+
+
+def run_trial(config: dict[str, Any], context: TrialContext) -> None:
+    """Ray Tune's function trainable: run the trial in ``config`` and report its record at every rung and at the end.
+
+    An unexpected exception is reported as a failed attempt and then raised: Tune drops the process, so that whatever
+    broke it (a lost GPU, say) does not break the trials after it.
+    """
+    assignment = Assignment(**config)
+    _prepare_process(context, assignment.seed)
+    trial = TrialRun(assignment, context, _report)
+    try:
+        _report(trial.run())
+    except Exception as error:  # the boundary of a trial: recorded, then handed to Tune
+        _report(trial.failed(error))
+        raise
+
+
+def _report(record: TrialRecord) -> None:
+    tune.report(as_result(record))
+
+
+def as_result(record: TrialRecord) -> dict[str, Any]:
+    """What a trial tells Tune: the record as one string, and the numbers that a scheduler needs beside it."""
+    result: dict[str, Any] = {
+        "uid": record.uid,
+        "state": record.state,
+        "rung": len(record.rungs) - 1,
+        "record": record.model_dump_json(),
+    }
+    return result | {key: record.metrics[key] for key in ("l0", "delta_ce") if key in record.metrics}
+
+
+def _prepare_process(context: TrialContext, seed: int) -> None:
+    """Make a worker that has run other trials as good as new."""
+    gc.collect()
+    torch.set_num_threads(max(1, math.floor(context.cpus)))
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - nothing of ours uses the global generator, a library might
+    if context.gpus > 0:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(min(1.0, 0.95 * context.gpus))

@@ -1,0 +1,44 @@
+"""The search-space file: schema, ranges, loading with line and column, JSON Schema."""
+
+from vsae_search.space.catalog import Catalog
+from vsae_search.space.features import CopulaSpec, FeatureSet, FeatureSpec
+from vsae_search.space.load import load_space
+from vsae_search.space.model import SearchSpace
+from vsae_search.space.ranges import ChoiceRange, ConstantRange, IntRange, LogRange, Range, UniformRange
+from vsae_search.space.schema import json_schema
+from vsae_search.space.sections import (
+    ActivationsSpec,
+    ObjectivesSpec,
+    ReferencePoint,
+    ResourcesSpec,
+    SearchSpec,
+    TrackingSpec,
+    TrainingSpec,
+)
+from vsae_search.space.subjects import DirectionsSubject, SubjectSpec, ToyModelSubject
+
+__all__ = [
+    "ActivationsSpec",
+    "Catalog",
+    "ChoiceRange",
+    "ConstantRange",
+    "CopulaSpec",
+    "DirectionsSubject",
+    "FeatureSet",
+    "FeatureSpec",
+    "IntRange",
+    "LogRange",
+    "ObjectivesSpec",
+    "Range",
+    "ReferencePoint",
+    "ResourcesSpec",
+    "SearchSpace",
+    "SearchSpec",
+    "SubjectSpec",
+    "ToyModelSubject",
+    "TrackingSpec",
+    "TrainingSpec",
+    "UniformRange",
+    "json_schema",
+    "load_space",
+]
