@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 STAMP := $(VENV)/.installed
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 SPACE ?= search_spaces/toy.yaml
 # One thread per CPU: two threads on a busy core are many times slower than one.
 export OMP_NUM_THREADS ?= 1
@@ -18,19 +19,20 @@ help: ## list the commands
 setup: $(STAMP) ## create .venv and install the exact versions of constraints.txt (PYTHON=... picks the interpreter)
 
 $(STAMP): pyproject.toml constraints.txt
-	@if ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1; then \
+	@if [ ! -x $(VENV)/bin/python ]; then \
 	  found=""; \
-	  for candidate in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do \
+	  for candidate in $(PYTHON); do \
 	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$candidate"; break; fi; \
 	  done; \
 	  if [ -z "$$found" ]; then \
-	    echo "error: Python 3.11 or newer is needed; tried: $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}" >&2; \
+	    echo "error: Python 3.11 or newer is needed; tried $(PYTHON)" >&2; \
 	    echo "hint: install it, then run 'make setup PYTHON=/path/to/python3.11'" >&2; exit 1; \
 	  fi; \
-	  if ! "$$found" -m venv --clear $(VENV); then \
-	    echo "error: $$found cannot create a virtual environment" >&2; \
-	    echo "hint: on Debian or Ubuntu, 'apt-get install python3-venv'" >&2; exit 1; \
-	  fi; \
+	  "$$found" -m venv --without-pip $(VENV); \
+	fi
+	@if ! $(VENV)/bin/python -m pip --version >/dev/null 2>&1 && ! $(VENV)/bin/python -m ensurepip >/dev/null; then \
+	  echo "error: $(VENV) has no pip, and this Python cannot install it" >&2; \
+	  echo "hint: on Debian or Ubuntu, 'apt-get install python3-venv'" >&2; exit 1; \
 	fi
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@

@@ -36,6 +36,10 @@ class UserInputError(VsaeSearchError, ValueError):
     exit_code = 2
 
 
+class UnsupportedExport(UserInputError):
+    """The autoencoder computes its code in a way that the requested form cannot express."""
+
+
 class EnvironmentNotReady(VsaeSearchError, RuntimeError):
     """Something outside the program is missing: disk space, a service, a lock, a permission."""
 

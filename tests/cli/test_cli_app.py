@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vsae_search.cli import _console, app
+from vsae_search.cli import _console, app, doctor
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -164,14 +164,20 @@ def test_doctor_passes_here_and_speaks_json(run, tmp_path):
     assert any(check["found"].startswith("torch ") for check in found)
 
 
-def test_doctor_fails_on_an_unreachable_server_and_masks_its_password(run, tmp_path):
+def test_doctor_fails_on_an_unreachable_server(run, tmp_path):
     space = tmp_path / "space.yaml"
-    uri = "http://user:secret@127.0.0.1:9"
-    space.write_text((SPACES / "toy.yaml").read_text() + f"\ntracking:\n  uri: {uri}\n")
-    code, out, err = run("doctor", "--space", str(space), "--root", str(tmp_path))
+    space.write_text((SPACES / "toy.yaml").read_text() + "\ntracking:\n  uri: http://127.0.0.1:9\n")
+    code, out, _ = run("doctor", "--space", str(space), "--root", str(tmp_path))
     assert code == 3
-    assert "cannot be reached" in out
-    assert "secret" not in out + err
+    assert "MLflow at http://127.0.0.1:9 cannot be reached" in out
+    assert "fix: " in out
+
+
+def test_doctor_masks_a_password(monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_args, **_kwargs: (_ for _ in ()).throw(OSError("refused")))
+    found = doctor._mlflow_server("http://user:secret@127.0.0.1:9")
+    assert "127.0.0.1:9" in found.found
+    assert "secret" not in found.found + found.fix
 
 
 def test_help_is_light():

@@ -26,7 +26,8 @@ def sweep(**changes) -> SweepRecord:
 
 def trial(uid: str, l0: float, delta_ce: float, **changes) -> TrialRecord:
     values = {"architecture": uid.split("-")[0], "number": 0, "params": {}, "seed": 0, "state": "completed"}
-    return TrialRecord(uid=uid, metrics={"l0": l0, "delta_ce": delta_ce}, **{**values, **changes})
+    values["metrics"] = {"l0": l0, "delta_ce": delta_ce}
+    return TrialRecord(uid=uid, **{**values, **changes})
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def test_loss_that_is_not_finite_is_a_divergence_that_names_the_metric(world):
 
 def test_large_finite_reconstruction_is_no_divergence():
     rows = Rows(np.ones((4, 2), dtype=np.float32))
-    found = run(Linear(np.full((2, 2), 3e37)), rows, only={"nmse"})  # the float32 sum of the chunk overflows
+    found = run(Linear(np.full((2, 2), 3e37), np.eye(2)), rows, only={"nmse"})  # the float32 sum of the chunk overflows
     assert found.metrics["nmse"] > 1e60
 
 
@@ -246,7 +246,7 @@ def test_real_architectures_on_a_real_subject(name, tmp_path):
     subject = build_subject(DirectionsSubject(type="directions", d_in=8, features=features), tmp_path)
     rows = subject.harvest(0, 600, "evaluation")
     scale = float(np.sqrt(8 / np.square(rows.x_ND).sum(axis=1).mean()))
-    sae = saes.create(name, d_in=8, d_sae=16, seed=0)
+    sae = saes.create(name, d_in=8, d_sae=16, seed=0, **({"k": 3} if name == "topk" else {}))
     sae.initialise(torch.from_numpy(rows.x_ND * np.float32(scale)))
     found = evaluate(sae, rows, scale=scale, subject=subject, baseline=subject.baseline(rows)).metrics
     assert 0 < found["l0"] <= 16

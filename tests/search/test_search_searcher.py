@@ -10,13 +10,14 @@ import shutil
 import pytest
 from optuna.trial import TrialState
 
+from vsae_search.search.assignment import Assignment
 from vsae_search.search.database import open_database
 from vsae_search.search.ledger import Ledger
 from vsae_search.search.objectives import Objectives
 from vsae_search.search.proposals import Proposals
 from vsae_search.search.records import RungRecord, TrialRecord, read_trials
 from vsae_search.search.searcher import StudySearcher, reconcile
-from vsae_search.search.studies import Assignment, Plan, Studies
+from vsae_search.search.studies import Plan, Studies
 from vsae_search.space import ChoiceRange, ConstantRange, LogRange
 
 OBJECTIVES = Objectives(l0=256.0, delta_ce=2.0)

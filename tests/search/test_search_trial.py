@@ -12,7 +12,7 @@ from search_helpers import MemoryBank, tiny_space, tiny_subject
 from vsae_search import saes
 from vsae_search.evaluation import evaluate
 from vsae_search.search import trial as trial_module
-from vsae_search.search.studies import Assignment
+from vsae_search.search.assignment import Assignment
 from vsae_search.search.trial import ARRAYS_FILE, CHECKPOINT_FOLDER, TrialContext, TrialRun
 
 

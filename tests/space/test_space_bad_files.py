@@ -78,7 +78,7 @@ CASES = [
     Bad("duplicate", rest("seed: 1\nseed: 2\n"), ((6, 1, "duplicate key 'seed' (first at line 5)"),)),
     Bad("number-key", rest("3: x\n"), ((5, 1, "a key is a text; put it in quotes"),)),
     Bad("merge-key", rest("search: {<<: {trials: 3}}\n"), ((5, 10, "merge keys"),)),
-    Bad("unknown-key", rest("trainning: {}\n"), ((5, 1, "'trainning' is an unknown key. Did you mean 'training'?"),)),
+    Bad("unknown-key", rest("trainiing: {}\n"), ((5, 1, "'trainiing' is an unknown key. Did you mean 'training'?"),)),
     Bad(
         "unknown-key-deep",
         rest("training:\n  batch_sise: 3\n"),
@@ -129,7 +129,7 @@ CASES = [
     Bad("three-ends", ranges("k: {int: [1, 2, 3]}"), ((4, 27, "and has 3"),)),
     Bad("no-list", ranges("k: {int: 3}"), ((4, 27, "'int' needs a list: {int: [low, high]}"),)),
     Bad("bare-list", ranges("k: [1, 2]"), ((4, 27, "a bare list is not a range; write {choice: [...]}"),)),
-    Bad("spelling", ranges("k: {choise: [1]}"), ((4, 27, "Did you mean 'choice'?"),)),
+    Bad("spelling", ranges("k: {choicce: [1]}"), ((4, 27, "Did you mean 'choice'?"),)),
     Bad("two-spellings", ranges("k: {int: [1, 2], log: [1, 2]}"), ((4, 27, "a range is {log: [a, b]}"),)),
     Bad("text-end", ranges("lr: {uniform: [a, 1]}"), ((4, 39, "must be a number, not 'a'"),)),
     Bad("nested-choice", ranges("k: {choice: [[1]]}"), ((4, 37, "must be a single value"),)),
@@ -192,6 +192,8 @@ CASES = [
     Bad("probability-list", features("{count: 3, probability: [0.1, 2, 0.1]}"), ((4, 33, "must be at most 1, not 2"),)),
     Bad("probability-length", features("{count: 3, probability: [0.1]}"), ((4, 27, "1 entries, and there are 3"),)),
     Bad("probability-log", features("{count: 3, probability: {log: [0, 1]}}"), ((4, 34, "must be greater than 0"),)),
+    Bad("probability-short", features("{count: 3, probability: {log: [1]}}"), ((4, 28, "log: has too few values"),)),
+    Bad("probability-long", features("{count: 3, probability: {log: [1, 1, 1]}}"), ((4, 33, "more than 2 values"),)),
     Bad("probability-key", features("{count: 3, probability: {lg: [1, 1]}}"), ((4, 28, "Did you mean 'log'?"),)),
     Bad("importance", features("{count: 3, probability: 1, importance: [0, 0, 0]}"), ((4, 42, "importance above 0"),)),
     Bad("decay", features("{count: 3, probability: 1, importance: {decay: 2}}"), ((4, 50, "must be at most 1"),)),
@@ -212,7 +214,7 @@ CASES = [
     ),
     Bad(
         "set-kind",
-        features("{count: 8, probability: 0.1, sets: [{kind: corelated, size: 2}]}"),
+        features("{count: 8, probability: 0.1, sets: [{kind: corrrelated, size: 2}]}"),
         ((4, 46, "Did you mean 'correlated'?"),),
     ),
     Bad(

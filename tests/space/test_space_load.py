@@ -162,7 +162,7 @@ def test_an_assignment_fills_an_architecture_without_ranges(load, good_text):
         ("search..trials=3", 8, "has an empty part"),
         ("sede=3", 1, "'sede' is an unknown key. Did you mean 'seed'?"),
         ("search.trails=3", 8, "search: 'trails' is an unknown key. Did you mean 'trials'?"),
-        ("serch.trials=3", 1, "'serch' is an unknown key. Did you mean 'search'?"),
+        ("searrch.trials=3", 1, "'searrch' is an unknown key. Did you mean 'search'?"),
         ("search.trials=0", 15, "search.trials: must be at least 1, not 0"),
         ("search.trials=many", 15, "search.trials: must be a whole number, not 'many'"),
         ("search.trials=", 15, "must be a whole number, not nothing"),

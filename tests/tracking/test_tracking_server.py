@@ -101,7 +101,8 @@ def runs(server: Outages, request: pytest.FixtureRequest) -> Callable[[str], lis
     def find(kind: str) -> list[Run]:
         client = MlflowClient(tracking_uri=server.address)
         experiment = client.get_experiment_by_name(request.node.name)
-        return list(client.search_runs([experiment.experiment_id], f"tags.`vsae.kind` = '{kind}'"))
+        found = list(client.search_runs([experiment.experiment_id]))
+        return [run for run in found if kind == ("trial" if "vsae.trial_uid" in run.data.tags else "sweep")]
 
     return find
 

@@ -9,9 +9,20 @@ from test_training_loop import PARAMS, SPEC, STEPS, ListStream, batches, create,
 from vsae_search.errors import CorruptFile, UserInputError
 from vsae_search.training import loop
 
+FAST_DEATH = SPEC.model_copy(update={"dead_window_tokens": 128})
+
 
 class Crash(Exception):
     pass
+
+
+def half_dead(name):
+    """Three latents that can never fire and three that hardly do, so that AuxK and resampling take part."""
+    sae = create(name)
+    with torch.no_grad():
+        sae.b_enc[:3] = -1e4
+        sae.W_enc[:, 3:6] *= 1e-3
+    return sae
 
 
 class CrashingStream(ListStream):
@@ -53,12 +64,20 @@ def frequent(monkeypatch):
 @pytest.mark.parametrize("name", sorted(PARAMS))
 @pytest.mark.parametrize("at", [30, 64, 170, 249])
 def test_a_resumed_run_equals_an_uninterrupted_one(name, at, tmp_path):
-    spec = SPEC.model_copy(update={"dead_window_tokens": 128})  # some latents die: AuxK and resampling take part
-    whole, resumed = create(name), create(name)
+    spec = FAST_DEATH
+    whole, resumed = half_dead(name), half_dead(name)  # before the first checkpoint, a resume starts afresh
+    if at >= 64:
+        resumed = create(name)
     expected = run(whole, spec=spec)
     reported = []
     with pytest.raises(Crash):
-        run(create(name), spec=spec, stream=CrashingStream(batches(), at), on_rung=reported.append, checkpoint=tmp_path)
+        run(
+            half_dead(name),
+            spec=spec,
+            stream=CrashingStream(batches(), at),
+            on_rung=reported.append,
+            checkpoint=tmp_path,
+        )
     torch.manual_seed(99)  # a new process has another global state
     stream = ListStream(batches())
     rungs = run(resumed, spec=spec, stream=stream, checkpoint=tmp_path)
@@ -70,10 +89,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, at, tmp_path):
         assert stream.drawn < STEPS
 
 
-def test_some_latents_do_die_and_are_resampled_in_that_test():
-    sae = create("relu", l1_coefficient=8.0)
-    rungs = run(sae, spec=SPEC.model_copy(update={"dead_window_tokens": 128}))
+@pytest.mark.parametrize("name", ["relu", "topk"])
+def test_latents_do_die_and_are_resampled_in_that_test(name):
+    sae = half_dead(name)
+    rungs = run(sae, spec=FAST_DEATH)
     assert rungs[0].dead_fraction > 0
+    assert (sae.b_enc > -1e3).all()
+    if name == "topk":
+        assert rungs[1].losses["auxk"] > 0  # latents are first marked dead at the first rung
 
 
 def test_a_stream_without_skip_is_drawn_and_dropped(tmp_path):

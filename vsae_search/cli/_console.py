@@ -6,12 +6,15 @@ import json
 import sys
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vsae_search.errors import SearchSpaceError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vsae_search.errors import VsaeSearchError
+    from vsae_search.errors import Problem, VsaeSearchError
 
 
 @dataclass
@@ -59,10 +62,30 @@ def note(text: str) -> None:
 def error(problem: VsaeSearchError) -> None:
     """Print an error and its hint; the hint comes last because it is what the user needs next."""
     console = stderr()
-    console.print("error: ", style="bold red", end="")
-    console.print(problem.message, markup=False)
+    if isinstance(problem, SearchSpaceError):
+        for found in problem.problems:
+            _with_excerpt(found)
+    else:
+        console.print("error: ", style="bold red", end="")
+        console.print(problem.message, markup=False)
     if problem.hint:
         console.print(problem.hint, style="cyan", markup=False)
+
+
+def _with_excerpt(found: Problem) -> None:
+    """One problem of a file: where, what, and the line with a caret under the place."""
+    from vsae_search.space.load import excerpt
+
+    console = stderr()
+    console.print(f"{found.file}:{found.line}:{found.column}: ", markup=False, end="")
+    console.print("error: ", style="bold red", end="")
+    console.print(found.message, markup=False)
+    try:
+        text = Path(found.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):  # the problem may be that the file cannot be read
+        return
+    for line in excerpt(text, found).splitlines():
+        console.print(f"    {line}", style="dim", markup=False)
 
 
 def traceback() -> None:

@@ -42,15 +42,14 @@ def build_app() -> typer.Typer:
 def main() -> NoReturn:
     """Run the command line and end the process with the exit code that fits what happened."""
     try:
-        ended = build_app()(standalone_mode=False)  # typer.Exit comes back as a number
+        ended = build_app()(standalone_mode=False)  # typer.Exit, and Ctrl-C as 130, come back as a number
         status = ended if isinstance(ended, int) else 0
     except VsaeSearchError as error:
         status = _report(error)
-    except (KeyboardInterrupt, typer.Abort):
-        _console.note("interrupted")
-        status = EXIT_INTERRUPTED
     except Exception as error:  # the last boundary: a bug is shown, never hidden
         status = _usage_error(error)
+    if status == EXIT_INTERRUPTED:
+        _console.note("interrupted; what had finished is kept, and the same command goes on")
     sys.exit(status)
 
 
@@ -63,16 +62,22 @@ def _command_names() -> list[str]:
     return sorted(found, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _console.out(f"vsae_search {__version__}")
+        raise typer.Exit
+
+
 def _global_options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and the final paths.")] = False,
     debug: Annotated[bool, typer.Option("--debug", envvar="VSAE_SEARCH_DEBUG", help="Show tracebacks.")] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="Plain output; NO_COLOR does the same.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
-    if version:
-        _console.out(f"vsae_search {__version__}")
-        raise typer.Exit
+    del version  # its callback has ended the program
     _console.configure(quiet=quiet, debug=debug, no_color=no_color)
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")

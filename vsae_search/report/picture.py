@@ -179,7 +179,7 @@ def _legend(axes: Axes, view: FrontierView, columns: int) -> None:
     if any(s.dominated for s in view.series):
         handles.append(Line2D([], [], color=_GREY, marker="o", markersize=4, linestyle="none", alpha=0.6))
         names.append("dominated")
-    place = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.045)}
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.045)}
     axes.legend(handles, names, ncols=columns, frameon=False, columnspacing=1.6, **place)
 
 

@@ -47,11 +47,12 @@ class _Reconstruction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None]:
         f_BF, W_dec_FD, error_BD = ctx.saved_tensors
         dxhat_BD = error_BD * (grads[0] * (2.0 / error_BD.shape[0]))
         df_BF = dxhat_BD @ W_dec_FD.T if ctx.needs_input_grad[0] else None
-        return df_BF, f_BF.T @ dxhat_BD, dxhat_BD.sum(0), None
+        dW_dec_FD = f_BF.T @ dxhat_BD if ctx.needs_input_grad[1] else None
+        return df_BF, dW_dec_FD, dxhat_BD.sum(0), None
 
 
 def encoder_affine(x_BD: Tensor, W_enc_DF: Tensor, b_enc_F: Tensor, b_dec_D: Tensor | None) -> Tensor:

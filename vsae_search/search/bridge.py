@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune import Callback
 
+from vsae_search.search.assignment import Assignment
 from vsae_search.search.searcher import parse_record
-from vsae_search.search.studies import Assignment
 
 if TYPE_CHECKING:
     from vsae_search.search.ledger import Ledger

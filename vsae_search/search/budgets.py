@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def trial_budgets(space: SearchSpace) -> dict[str, int]:
-    """Equal shares of the trials for every architecture, at least one each.
+    """Equal shares of the trials for every architecture.
 
     Args:
         space: The search space.
@@ -18,7 +18,7 @@ def trial_budgets(space: SearchSpace) -> dict[str, int]:
         Architecture to number of trials, in the order of the search space; the first ones take what is left over.
     """
     share, rest = divmod(space.search.trials, len(space.architectures))
-    return {name: max(1, share + (position < rest)) for position, name in enumerate(space.architectures)}
+    return {name: share + (position < rest) for position, name in enumerate(space.architectures)}
 
 
 def startup_trials(requested: int | None, searched: int) -> int:

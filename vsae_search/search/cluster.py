@@ -104,13 +104,28 @@ def _describe() -> Cluster:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep Ray's log lines off the terminal; its log files have them."""
+    """Keep Ray's messages off the terminal; its log files have them.
+
+    A lost worker is printed to standard output, which is for results, whatever ``log_to_driver`` says; there is no
+    setting for it, so the function that prints is replaced where it exists.
+    """
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train", "ray.data")]
     levels = [logger.level for logger in loggers]
+    printer = getattr(ray._private.worker, "print_to_stdstream", None)
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    if printer is not None:
+        ray._private.worker.print_to_stdstream = _to_log
     try:
         yield
     finally:
+        if printer is not None:
+            ray._private.worker.print_to_stdstream = printer
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """Stands in for the function with which Ray prints messages of its processes."""
+    del ignore_prefix
+    logging.getLogger("ray").info("%s", data)

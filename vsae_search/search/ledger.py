@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from vsae_search.search.assignment import Assignment
     from vsae_search.search.listener import SweepListener
     from vsae_search.search.records import SweepRecord
-    from vsae_search.search.studies import Assignment
 
 
 @dataclass

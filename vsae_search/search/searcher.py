@@ -15,11 +15,12 @@ from ray.tune.search import Searcher
 
 from vsae_search.search.objectives import Objectives, usable
 from vsae_search.search.records import TrialRecord
-from vsae_search.search.studies import Assignment, Told
+from vsae_search.search.studies import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from vsae_search.search.assignment import Assignment
     from vsae_search.search.ledger import Ledger
     from vsae_search.search.studies import Studies
 

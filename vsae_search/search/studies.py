@@ -17,11 +17,12 @@ import logging
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from vsae_search.search.assignment import Assignment
 from vsae_search.search.database import open_database
 from vsae_search.search.samplers import SamplerName, sampler_for, spread_trials
 from vsae_search.search.seeds import derive_seed
@@ -50,27 +51,6 @@ class Plan:
     proposals: Proposals
     budget: int
     startup: int
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """One trial to run.
-
-    Attributes:
-        uid: Stable name of the trial, kept by its later attempts.
-        architecture: Registered name.
-        number: Position among the trials of the architecture, from 0.
-        params: Hyper-parameters, constants included.
-        seed: Training seed.
-        attempt: 0, or how many attempts were lost to the infrastructure before.
-    """
-
-    uid: str
-    architecture: str
-    number: int
-    params: dict[str, Any]
-    seed: int
-    attempt: int
 
 
 @dataclass(frozen=True)

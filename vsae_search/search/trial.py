@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from vsae_search.evaluation import Evaluation
     from vsae_search.saes import SparseAutoencoder
-    from vsae_search.search.studies import Assignment
+    from vsae_search.search.assignment import Assignment
     from vsae_search.space import TrainingSpec
     from vsae_search.subjects import Baseline, Rows, Subject
     from vsae_search.training import Rung

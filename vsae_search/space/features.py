@@ -56,7 +56,7 @@ class FeatureSet(Strict):
     strength: float = Field(default=1.0, ge=0, le=1)
     """Share of the rows in which the dependence holds; in the other rows the members are independent."""
     child_probability: Probability = 0.5
-    """Probability of each child when its parent is present; only hierarchical sets use it."""
+    """Probability of each child when its parent is present, used only by hierarchical sets; it replaces the child's own entry in probability."""  # noqa: E501 - one sentence of documentation is one string
 
     @model_validator(mode="after")
     def _used(self) -> FeatureSet:

@@ -100,7 +100,8 @@ def problem_of(error: ErrorDetails, root: Node, model: type[BaseModel]) -> Probl
         loc = (*loc, error["ctx"]["discriminator"].strip("'"))
     node, key_place, path = locate(root, loc)
     if error["type"] == "missing":
-        return key_place.problem(dotted(path, f"the key '{loc[-1]}' is missing"))
+        what = f"the key '{loc[-1]}' is missing" if isinstance(loc[-1], str) else "has too few values"
+        return key_place.problem(dotted(path, what))
     return node.place.problem(dotted(path, sentence(error)))
 
 
@@ -133,6 +134,7 @@ _CONTEXT: dict[str, Callable[[Mapping[str, Any], Any], str]] = {
     "literal_error": _literal,
     "union_tag_invalid": _unknown_type,
     "union_tag_not_found": lambda context, _: f"the key {context['discriminator']} is missing",
+    "too_long": lambda context, _: f"has more than {context['max_length']} values",
     "string_too_short": lambda context, _: f"has fewer characters than {context['min_length']}",
     "string_too_long": lambda context, _: f"has more than {context['max_length']} characters",
     "finite_number": lambda _, value: f"must be a finite number, not {_shown(value)}",

@@ -67,7 +67,7 @@ class Directions:
     fingerprint: str
 
     loss_name = "extra feature-space error"
-    loss_unit = "importance-weighted squared error per feature"
+    loss_unit = "squared error per feature"
 
     @property
     def d_in(self) -> int:

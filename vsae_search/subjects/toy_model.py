@@ -53,7 +53,7 @@ class ToyModel:
     loss_curve: tuple[float, ...] = ()
 
     loss_name = "extra toy-model loss"
-    loss_unit = "importance-weighted squared error per feature"
+    loss_unit = "squared error per feature"
 
     @property
     def d_in(self) -> int:

@@ -80,7 +80,7 @@ class Reconstruction(Metric):
         self._x.update(x_BD)
         self._e.update(e_BD)
         xx_B, hh_B, xh_B = (x_BD * x_BD).sum(dim=1), (xhat_BD * xhat_BD).sum(dim=1), (x_BD * xhat_BD).sum(dim=1)
-        self._sums += torch.stack([(e_BD * e_BD).sum(), xx_B.sum(), hh_B.sum(), xh_B.sum()]).cpu()
+        self._sums += torch.stack([(e_BD * e_BD).sum(dim=1).sum(), xx_B.sum(), hh_B.sum(), xh_B.sum()]).cpu()
         nonzero_B = xx_B > 0
         xx_B, hh_B, xh_B = xx_B[nonzero_B], hh_B[nonzero_B], xh_B[nonzero_B]
         self._nonzero_rows += len(xx_B)

@@ -54,8 +54,8 @@ class Recovery(Metric):
 
     sim is the cosine; for a signed code its absolute value (MCC always takes the absolute value, as published). m is
     the Hungarian map that maximises total sim, one latent per feature at most. Each number comes with its mean over
-    random dictionaries of as many latents: all of them grow with the number of latents. All are 0 when every latent
-    is dead.
+    random dictionaries of as many latents: having more latents helps even if nothing is learnt. All are 0 when every
+    latent is dead. Shapes: M represented features, A alive latents, K matched pairs.
 
     Reference: MMCS is Sharkey et al., "Taking features out of superposition with sparse autoencoders", 2022; MCC is
     Hyvarinen and Morioka, 2016, with the assignment taken over min(M, A) pairs.

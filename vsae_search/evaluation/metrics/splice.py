@@ -71,7 +71,8 @@ class Splice(Metric):
         clean, spliced = float(baseline.clean_S.mean()), float(spliced_S.mean())
         found: Values = {"delta_ce": float(delta_S.mean()), "ce_clean": clean, "ce_spliced": spliced}
         if len(delta_S) > 1:
-            found["delta_ce_se"] = float(delta_S.std(ddof=1) / np.sqrt(len(delta_S)))
+            with np.errstate(invalid="ignore"):  # infinite losses are reported as a divergence, not as a warning
+                found["delta_ce_se"] = float(delta_S.std(ddof=1) / np.sqrt(len(delta_S)))
         for name, ablated_S in (("zero", baseline.zero_S), ("mean", baseline.mean_S)):
             ablated = float(ablated_S.mean())
             found[f"ce_{name}"] = ablated

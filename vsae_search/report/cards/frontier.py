@@ -55,7 +55,7 @@ class FrontierCard:
                 alt=_alt(data),
                 caption=_caption(data, view),
                 controls=_controls(view),
-                height_px=560,
+                height_px=560 + 14 * max(0, len(view.series) - 6),  # room for the rows of the legend
             ),
         )
 

@@ -1,0 +1,127 @@
+"""One small sweep through the command line: what it leaves behind, and that every part tells the same story."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from vsae_search.cli import _console, app
+from vsae_search.frontier import nondominated
+
+SPACE = """
+name: tiny
+subject:
+  type: directions
+  d_in: 8
+  features: {count: 12, probability: 0.1, sets: [{kind: correlated, size: 2}, {kind: anticorrelated, size: 2}]}
+activations: {num_tokens: 8192, evaluation_tokens: 1000, calibration_tokens: 1000, shard_tokens: 4096}
+training: {num_tokens: 16384, batch_size: 256}
+shared: {d_sae: 16, lr: {log: [1e-3, 1e-2]}}
+architectures:
+  relu: {l1_coefficient: {log: [0.3, 3]}}
+  topk: {k: {choice: [1, 2, 4]}}
+search: {trials: 6, sampler: qmc}
+"""
+
+
+def call(*arguments: str) -> int:
+    before, sys.argv = sys.argv, ["vsae_search", *arguments]
+    _console.stderr.cache_clear()
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            app.main()
+    finally:
+        sys.argv = before
+        _console.configure(quiet=False, debug=False, no_color=False)
+    return int(leaving.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """A folder in which ``sweep`` has run to its end."""
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "space.yaml").write_text(SPACE)
+    assert call("--quiet", "sweep", str(folder / "space.yaml"), *places(folder)) == 0
+    return folder
+
+
+def places(folder: Path) -> tuple[str, ...]:
+    return ("--root", str(folder / "sweeps"), "--reports", str(folder / "reports"))
+
+
+@pytest.fixture(scope="module")
+def runs(swept):
+    """The child runs of the sweep, as a user of MLflow gets them."""
+    mlflow.set_tracking_uri(f"sqlite:///{swept / 'sweeps' / 'tiny' / 'mlflow.db'}")
+    table = mlflow.search_runs(search_all_experiments=True)
+    return table[table["tags.vsae.trial_uid"].notna()]
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "reports" / "tiny" / "report.json").read_text())
+
+
+def test_the_report_and_its_companions_are_there(swept):
+    here = swept / "reports" / "tiny"
+    assert (here / "report.html").stat().st_size > 1_000_000  # the drawing library is inside: it opens offline
+    for name in ("figures/frontier.png", "figures/frontier.svg", "tables/frontier.csv", "tables/trials.csv"):
+        assert (here / name).stat().st_size > 0
+
+
+def test_mlflow_has_one_finished_run_per_trial_with_its_parameters(swept, runs):
+    records = [json.loads(path.read_text()) for path in (swept / "sweeps/tiny/trials").glob("*/record.json")]
+    assert len(records) == 6
+    assert sorted(runs["tags.vsae.trial_uid"]) == sorted(record["uid"] for record in records)
+    assert set(runs["status"]) == {"FINISHED"}
+    for record in records:
+        run = runs[runs["tags.vsae.trial_uid"] == record["uid"]].iloc[0]
+        assert run["params.architecture"] == record["architecture"]
+        for name, value in record["params"].items():
+            assert float(run[f"params.{name}"]) == pytest.approx(float(value))
+        assert run["metrics.l0"] == pytest.approx(record["metrics"]["l0"])
+
+
+def test_mlflow_gives_the_frontier_of_the_report(swept, runs):
+    told = report(swept)
+    for architecture in ("relu", "topk"):
+        table = runs[runs["params.architecture"] == architecture]
+        points = table[["metrics.l0", "metrics.delta_ce"]].to_numpy(np.float64)
+        ours = set(table["tags.vsae.trial_uid"][nondominated(points)])
+        theirs = {
+            row["uid"] for row in told["trials"] if row["architecture"] == architecture and row["on_frontier"] is True
+        }
+        assert ours == theirs
+        assert ours
+
+
+def test_the_same_command_again_adds_nothing_and_ends_well(swept, runs):
+    before = (swept / "sweeps/tiny/trials").stat().st_mtime_ns
+    assert call("--quiet", "sweep", str(swept / "space.yaml"), *places(swept)) == 0
+    assert (swept / "sweeps/tiny/trials").stat().st_mtime_ns == before
+    again = mlflow.search_runs(search_all_experiments=True)
+    assert len(again[again["tags.vsae.trial_uid"].notna()]) == len(runs)
+
+
+def test_a_changed_space_is_refused_with_what_changed(swept, capsys):
+    changed = swept / "changed.yaml"
+    changed.write_text(SPACE.replace("d_sae: 16", "d_sae: 12"))
+    assert call("sweep", str(changed), *places(swept)) == 2
+    assert "d_sae" in capsys.readouterr().err
+
+
+def test_the_report_can_be_written_again(swept, capsys):
+    first = report(swept)
+    assert call("report", "tiny", *places(swept)) == 0
+    assert capsys.readouterr().out.strip() == str(swept / "reports" / "tiny" / "report.html")
+    again = report(swept)
+    assert [row["uid"] for row in again["trials"]] == [row["uid"] for row in first["trials"]]
+
+
+def test_ui_refuses_a_sweep_that_is_not_there(swept, capsys):
+    assert call("ui", "other", "--root", str(swept / "sweeps")) == 2
+    assert "tiny" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+from search_helpers import tiny_space
+
+from vsae_search.errors import EnvironmentNotReady, UserInputError
+from vsae_search.saes import config_classes
+from vsae_search.search import SweepRecord
+from vsae_search.search.directory import SPACE_FILE, differences, earlier_session, prepare_directory, write_space
+from vsae_search.search.lock import LOCK_FILE, driver_lock
+from vsae_search.search.records import SWEEP_FILE, write_record
+from vsae_search.space import load_space
+
+
+def test_only_the_owner_can_read_a_new_directory(tmp_path):
+    directory = prepare_directory(tiny_space(), tmp_path / "sweeps")
+    assert directory == tmp_path / "sweeps" / "tiny"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    directory.chmod(0o755)
+    prepare_directory(tiny_space(), tmp_path / "sweeps")
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+
+
+def test_the_copy_of_the_search_space_means_the_same(tmp_path):
+    space = tiny_space()
+    write_space(space, tmp_path)
+    again = load_space(tmp_path / SPACE_FILE, config_classes())
+    assert again.digest() == space.digest()
+
+
+def record_of(space) -> SweepRecord:
+    return SweepRecord(
+        name=space.name, digest=space.digest(), space=space.model_dump(mode="json"), seed=space.seed, status="running"
+    )
+
+
+def test_a_sweep_goes_on_with_the_same_search_space_only(tmp_path):
+    space = tiny_space()
+    assert earlier_session(space, tmp_path) is None
+    record = record_of(space)
+    write_record(tmp_path / SWEEP_FILE, record)
+    assert earlier_session(tiny_space(), tmp_path) == record
+    changed = tiny_space(seed=2, training={"num_tokens": 4096, "batch_size": 128, "rungs": [0.5, 1.0]})
+    with pytest.raises(UserInputError) as caught:
+        earlier_session(changed, tmp_path)
+    assert "seed: was 1, is 2" in caught.value.message
+    assert "training.num_tokens: was 2048, is 4096" in caught.value.message
+    assert "batch_size" not in caught.value.message
+    assert "--name" in caught.value.hint
+
+
+def test_differences_name_what_came_and_went():
+    old = {"a": {"k": {"choice": [1, 2]}, "lr": 0.1}, "b": 1}
+    new = {"a": {"k": {"choice": [1, 3]}}, "c": None, "b": 1}
+    assert list(differences(old, new)) == [
+        "  a.k.choice: was [1, 2], is [1, 3]",
+        "  a.lr: was 0.1, is gone",
+        "  c: is new: None",
+    ]
+
+
+# -- one driver ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_driver_is_refused(tmp_path):
+    with driver_lock(tmp_path):
+        holder = json.loads((tmp_path / LOCK_FILE).read_text())
+        assert (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid())
+        refused = pytest.raises(EnvironmentNotReady, match=f"process {os.getpid()} on {socket.gethostname()}")
+        with refused, driver_lock(tmp_path):
+            pass
+    with driver_lock(tmp_path):
+        pass
+
+
+def test_the_lock_is_let_go_of_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), driver_lock(tmp_path):
+        raise ZeroDivisionError
+    assert (tmp_path / LOCK_FILE).read_text() == ""
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from vsae_search.search.lock import driver_lock\n"
+        "lock = driver_lock(Path(sys.argv[1])); lock.__enter__(); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] not in (None, os.getpid())
+    with driver_lock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("holder", "refused"),
+    [
+        ({"host": "another-machine", "pid": 1, "created": 1.0}, True),
+        ({"host": socket.gethostname(), "pid": 2**22 + 1, "created": 1.0}, False),
+        ({"host": socket.gethostname(), "pid": os.getppid(), "created": 1.0}, False),  # the number was used again
+    ],
+    ids=["another machine", "no such process", "another process of that number"],
+)
+def test_a_name_left_in_the_file(tmp_path, holder, refused):
+    (tmp_path / LOCK_FILE).write_text(json.dumps(holder))
+    if refused:
+        with pytest.raises(EnvironmentNotReady, match="another-machine"), driver_lock(tmp_path):
+            pass
+        assert json.loads((tmp_path / LOCK_FILE).read_text()) == holder
+    else:
+        with driver_lock(tmp_path):
+            pass
+
+
+def test_a_torn_lock_file_belongs_to_nobody(tmp_path):
+    (tmp_path / LOCK_FILE).write_text('{"host": ')
+    with driver_lock(tmp_path):
+        pass

@@ -1,0 +1,192 @@
+"""Whole sweeps on one Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+
+import pytest
+import ray
+from search_helpers import ARCHITECTURES, tiny_space
+
+from vsae_search import saes
+from vsae_search.errors import EnvironmentNotReady, UserInputError
+from vsae_search.search import load_sweep, run_sweep
+from vsae_search.search import sweep as sweep_module
+from vsae_search.search.cluster import connected
+from vsae_search.space import ResourcesSpec
+
+run_trial = sweep_module.run_trial
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    with connected(ResourcesSpec()):
+        yield
+    assert not ray.is_initialized()
+
+
+class Listener:
+    """Remembers what it was told, and acts once."""
+
+    def __init__(self, act=None) -> None:
+        self.events: list[tuple[str, ...]] = []
+        self.act = act
+
+    def on_sweep_start(self, record) -> None:
+        self.events.append(("sweep", record.status))
+
+    def on_trial_start(self, uid, architecture, params) -> None:
+        assert uid.startswith(architecture)
+        assert params["d_sae"] == 16
+        self.events.append(("start", uid))
+
+    def on_rung(self, uid, rung) -> None:
+        self.events.append(("rung", uid, str(rung.index)))
+
+    def on_trial_end(self, trial) -> None:
+        self.events.append((trial.state, trial.uid))
+        if self.act is not None and len([event for event in self.events if event[0] == "completed"]) == 2:
+            act, self.act = self.act, None
+            act()
+
+    def on_sweep_end(self, record) -> None:
+        self.events.append(("end", record.status))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep that ran through: its directory, its record and what its listener heard."""
+    root, listener = tmp_path_factory.mktemp("sweeps"), Listener()
+    record = run_sweep(tiny_space(), root=root, listeners=[listener])
+    return root / "tiny", record, listener
+
+
+def facts(directory):
+    """What has to be equal in two sweeps of one seed: everything but times."""
+    _, trials = load_sweep(directory)
+    return [(t.uid, t.params, t.seed, t.state, t.metrics, [r.metrics for r in t.rungs]) for t in trials]
+
+
+def test_every_trial_is_trained_evaluated_and_kept(finished):
+    directory, record, _ = finished
+    stored, trials = load_sweep(directory)
+    assert stored == record
+    assert record.status == "completed"
+    assert [trial.uid for trial in trials] == ["relu-0000", "relu-0001", "topk-0000", "topk-0001"]
+    assert {trial.state for trial in trials} == {"completed"}
+    for trial in trials:
+        sae = saes.load(directory / "trials" / trial.uid)
+        assert sae.config.d_sae == 16
+        assert sae.config.lr == trial.params["lr"]
+        assert len(trial.rungs) == 2
+        assert trial.rungs[-1].metrics == trial.metrics
+        assert trial.wall_s > trial.train_s + trial.evaluate_s
+        assert not (directory / "trials" / trial.uid / "checkpoint").exists()
+    assert trials[2].metrics["l0"] <= trials[2].params["k"]
+
+
+def test_the_sweep_says_what_it_ran_with(finished):
+    directory, record, _ = finished
+    assert {name: (plan.trials, plan.startup) for name, plan in record.architectures.items()} == {
+        "topk": (2, 2),
+        "relu": (2, 2),
+    }
+    assert record.reference.l0 == 16.0
+    assert record.reference.delta_ce > 0
+    assert record.resources["max_concurrent"] == 1
+    assert os.path.isdir(record.ray_logs)
+    assert record.bank["num_rows"] == 2048
+    assert record.space == tiny_space().model_dump(mode="json")
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert (directory.parent / ".bank").is_dir()
+
+
+def test_listeners_hear_everything_in_order(finished):
+    _, _, listener = finished
+    assert listener.events[0] == ("sweep", "running")
+    assert listener.events[-1] == ("end", "completed")
+    expected = []
+    for uid in ("topk-0000", "relu-0000", "topk-0001", "relu-0001"):
+        expected += [("start", uid), ("rung", uid, "0"), ("rung", uid, "1"), ("completed", uid)]
+    assert listener.events[1:-1] == expected
+
+
+def test_an_interrupted_sweep_ends_as_if_it_had_not_been(finished, tmp_path):
+    space, handler = tiny_space(), signal.getsignal(signal.SIGINT)
+    listener = Listener(act=lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(space, root=tmp_path, listeners=[listener])
+    record, trials = load_sweep(tmp_path / "tiny")
+    assert record.status == "interrupted"
+    assert listener.events[-1] == ("end", "interrupted")
+    assert 2 <= len(trials) < 4
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert (tmp_path / "tiny" / "driver.lock").read_text() == ""
+
+    again = Listener()
+    record = run_sweep(space, root=tmp_path, listeners=[again])
+    assert (record.status, record.sessions) == ("completed", 2)
+    told = [event[1] for event in again.events if event[0] == "completed"]
+    assert len(told) == len(set(told)) == 4  # those of the first session are told again
+    assert sorted(told[: len(trials)]) == sorted(trial.uid for trial in trials)
+    assert facts(tmp_path / "tiny") == facts(finished[0])
+
+
+def test_a_completed_sweep_has_nothing_left_to_do(finished):
+    directory, record, _ = finished
+    before = facts(directory)
+    listener = Listener()
+    again = run_sweep(tiny_space(), root=directory.parent, listeners=[listener])
+    assert (again.status, again.started_at) == ("completed", record.started_at)
+    assert [event for event in listener.events if event[0] == "start"] == []
+    assert facts(directory) == before
+
+
+def test_a_changed_search_space_is_refused_and_changes_nothing(finished):
+    directory, _, _ = finished
+    before = {path: path.read_bytes() for path in directory.glob("*.*") if path.suffix in (".json", ".yaml")}
+    with pytest.raises(UserInputError, match="seed: was 1, is 2"):
+        run_sweep(tiny_space(seed=2), root=directory.parent)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_more_than_the_cluster_has_is_refused(tmp_path):
+    space = tiny_space(resources={"cpus_per_trial": 10_000.0})
+    with pytest.raises(EnvironmentNotReady, match="10000 CPU"):
+        run_sweep(space, root=tmp_path)
+
+
+def test_failures_of_every_kind(tmp_path, monkeypatch, capfd):
+    """One trial's worker is killed once, one trial always raises, one diverges; the sweep goes on, quietly."""
+
+    def faulty(config, context):
+        died = context.directory / "died"
+        if config["uid"] == "topk-0000" and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if config["uid"] == "topk-0001":
+            raise RuntimeError("a broken disk")
+        run_trial(config, context)
+
+    monkeypatch.setattr(sweep_module, "run_trial", faulty)
+    space = tiny_space(
+        architectures={**ARCHITECTURES, "relu": {"d_sae": 16, "lr": 1e30}},
+        search={"trials": 3, "sampler": "random", "max_retries": 1},
+        resources={"max_concurrent": 2},
+    )
+    listener = Listener()
+    record = run_sweep(space, root=tmp_path, listeners=[listener])
+    trials = {trial.uid: trial for trial in load_sweep(tmp_path / "tiny")[1]}
+    assert record.status == "completed"
+    assert {uid: (trial.state, trial.attempt) for uid, trial in trials.items()} == {
+        "topk-0000": ("completed", 1),
+        "topk-0001": ("failed", 1),
+        "relu-0000": ("diverged", 0),
+    }
+    assert "a broken disk" in trials["topk-0001"].error
+    ends = [event for event in listener.events if event[0] in ("completed", "failed", "diverged")]
+    assert sorted(ends) == [("completed", "topk-0000"), ("diverged", "relu-0000"), ("failed", "topk-0001")]
+    assert listener.events.count(("start", "topk-0000")) == 2
+    assert capfd.readouterr() == ("", "")
