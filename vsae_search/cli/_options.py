@@ -44,3 +44,17 @@ def sweep_directory(root: Path, name: str) -> Path:
         f"Sweeps in {root}: {', '.join(known)}" if known else f"There is no sweep in {root} yet; --root names another."
     )
     raise UserInputError(f"There is no sweep called {name!r} in {root}.", hint)
+
+
+UI_HOST, UI_PORT = "127.0.0.1", 5000
+
+
+def embedded_store(directory: Path) -> Path | None:
+    """The MLflow database of a sweep that keeps its own; None when its runs are on a tracking server."""
+    database = directory / "mlflow.db"
+    return database if database.is_file() else None
+
+
+def runs_address(directory: Path) -> str | None:
+    """Where links to runs point when the sweep keeps its own database: to what ``ui`` shows. None: to the server."""
+    return f"http://{UI_HOST}:{UI_PORT}" if embedded_store(directory) else None

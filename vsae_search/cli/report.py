@@ -7,19 +7,32 @@ from typing import Annotated
 import typer
 
 from vsae_search.cli import _console
-from vsae_search.cli._options import DEFAULT_REPORTS, DEFAULT_ROOT, Output, OutputFormat, Reports, Root, sweep_directory
+from vsae_search.cli._options import (
+    DEFAULT_REPORTS,
+    DEFAULT_ROOT,
+    Output,
+    OutputFormat,
+    Reports,
+    Root,
+    runs_address,
+    sweep_directory,
+)
 
 
 def report(
     name: Annotated[str, typer.Argument(help="Name of the sweep.")],
     root: Root = DEFAULT_ROOT,
     reports: Reports = DEFAULT_REPORTS,
+    tracking_url: Annotated[
+        str | None, typer.Option(help="Address of the MLflow server that links to runs point to.")
+    ] = None,
     output: OutputFormat = Output.TABLE,
 ) -> None:
     """Write the Pareto report of a sweep: one HTML page, figures, tables and report.json."""
     from vsae_search.report import write_report
 
-    paths = write_report(sweep_directory(root, name), reports / name)
+    directory = sweep_directory(root, name)
+    paths = write_report(directory, reports / name, tracking_url or runs_address(directory))
     if output is Output.JSON:
         _console.out_json({"html": str(paths.html), "json": str(paths.json)})
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsae_search.cli import _console
-from vsae_search.cli._options import DEFAULT_REPORTS, DEFAULT_ROOT, Output, OutputFormat, Reports, Root
+from vsae_search.cli._options import DEFAULT_REPORTS, DEFAULT_ROOT, Output, OutputFormat, Reports, Root, runs_address
 
 if TYPE_CHECKING:
     from vsae_search.cli._progress import LiveProgress, PlainProgress
@@ -84,7 +84,7 @@ def _run(space: SearchSpace, root: Path, reports: Path) -> tuple[SweepRecord, Re
             progress.stage("finishing the MLflow record")
             tracking.close()
         progress.stage("writing the report")
-        paths = write_report(root / space.name, reports / space.name)
+        paths = write_report(root / space.name, reports / space.name, runs_address(root / space.name))
         return record, paths
     finally:
         progress.close()

@@ -12,20 +12,21 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from vsae_search.saes._legacy_seed import LegacySeedConfig, LegacySeedSae, shifted_divergence
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
-from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
+from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LOG_VARIANCE_MIN, _LOG_VARIANCE_MAX = -8.0, 3.0
+LOG_VARIANCE_MIN, LOG_VARIANCE_MAX = -8.0, 3.0
 COLLAPSED_NATS = 0.01
 """A latent whose posterior is closer than this to the prior, on average, carries nothing."""
 
 
-class VsaeIsoConfig(SaeConfig):
+class VsaeIsoConfig(LegacySeedConfig):
     """Hyper-parameters of :class:`VsaeIso`."""
 
     kl_coefficient: float = Field(
@@ -37,8 +38,8 @@ class VsaeIsoConfig(SaeConfig):
     learn_sigma: bool = Field(default=True, description="Learn one posterior standard deviation per latent.")
     initial_log_variance: float | None = Field(
         default=None,
-        ge=_LOG_VARIANCE_MIN,
-        le=_LOG_VARIANCE_MAX,
+        ge=LOG_VARIANCE_MIN,
+        le=LOG_VARIANCE_MAX,
         description="Log of the posterior variance at the start (and for ever, without learn_sigma); "
         "left out, the optimum kappa / (2 + kappa).",
     )
@@ -50,7 +51,7 @@ class VsaeIsoConfig(SaeConfig):
 
 
 @register("vsae_iso")
-class VsaeIso(SparseAutoencoder):
+class VsaeIso(LegacySeedSae):
     """``q(z|x) = N(μ, σ²)``, ``μ = ReLU((x - b_dec) W_enc + b_enc)``, prior ``N(0, 1)``, ``‖w_i‖ = 1``.
 
     Loss per token: ``E_q‖x - xhat‖² + κ KL(q ‖ p)``. The decoder is linear, so the expectation is exact,
@@ -75,11 +76,12 @@ class VsaeIso(SparseAutoencoder):
         kappa = self.config.kl_coefficient
         start = self.config.initial_log_variance
         if start is None:
-            start = min(max(math.log(kappa / (2 + kappa)), _LOG_VARIANCE_MIN), _LOG_VARIANCE_MAX)
+            start = min(max(math.log(kappa / (2 + kappa)), LOG_VARIANCE_MIN), LOG_VARIANCE_MAX)
         self._initial_log_variance = start
         self.log_variance = nn.Parameter(torch.full((self.config.d_sae,), start), requires_grad=self.config.learn_sigma)
         self.register_buffer("threshold", torch.zeros(()))
         self._diagnostics: dict[str, float] = {}
+        self.build_legacy(learn_sigma=self.config.learn_sigma)
 
     def posterior_mean(self, x_BD: Tensor) -> Tensor:
         """``μ`` [B, F] of scaled activations [B, D]."""
@@ -92,21 +94,35 @@ class VsaeIso(SparseAutoencoder):
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Expected sum-MSE (``reconstruction`` by the mean, plus ``variance``) and warmed-up KL, mean over tokens."""
+        if self.config.legacy_seed:
+            return self.legacy_loss(x_BD, progress)
         mu_BF = self.posterior_mean(x_BD)
         reconstruction, _ = self.reconstruction(mu_BF, x_BD)
         # Σ σ_i² ‖w_i‖² with ‖w_i‖ = 1: its gradient along a decoder row would be projected away
         variance = self.log_variance.exp().sum()
-        square_sum_F = mu_BF.square().sum(0)
-        prior_nats = 0.5 * (variance - self.log_variance.sum() - self.config.d_sae)
-        kl_nats = square_sum_F.sum() * (0.5 / len(x_BD)) + prior_nats
+        kl_nats, fired_F = self.divergence(mu_BF)
         kl = kl_nats * (self.config.kl_coefficient * self.warm_up(progress))
         total = reconstruction + variance + kl
-        return Loss(total, reconstruction, {"variance": variance, "kl": kl}, square_sum_F.detach() > 0)
+        return Loss(total, reconstruction, {"variance": variance, "kl": kl}, fired_F)
+
+    def divergence(self, mu_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """``KL(q ‖ p)`` in nats, mean over tokens, and which latents [F] (bool) fired on some token.
+
+        Args:
+            mu_BF: Posterior means [B, F].
+        """
+        square_sum_F = mu_BF.square().sum(0)
+        prior_nats = 0.5 * (self.log_variance.exp().sum() - self.log_variance.sum() - self.config.d_sae)
+        return square_sum_F.sum() * (0.5 / len(mu_BF)) + prior_nats, square_sum_F.detach() > 0
+
+    def legacy_divergence(self, mu_BF: Tensor, log_variance_BF: Tensor) -> Tensor:
+        """Sum over latents *and* over the batch."""
+        return shifted_divergence(mu_BF, log_variance_BF).sum()
 
     def after_step(self) -> None:
         """Unit decoder rows; log-variances clamped as parameters, so that their gradient never dies at the bound."""
         super().after_step()
-        self.log_variance.data.clamp_(_LOG_VARIANCE_MIN, _LOG_VARIANCE_MAX)
+        self.log_variance.data.clamp_(LOG_VARIANCE_MIN, LOG_VARIANCE_MAX)
 
     def latent_axes(self) -> dict[str, int]:
         """Axis that counts latents, for every parameter that has one."""
@@ -131,19 +147,22 @@ class VsaeIso(SparseAutoencoder):
         return dict(self._diagnostics)
 
     def _measure(self, x_BD: Tensor) -> dict[str, float]:
+        if self.config.legacy_seed:
+            return self.legacy_metrics(x_BD)
         squares_F = torch.zeros(self.config.d_sae, dtype=torch.float64, device=x_BD.device)
-        squared_error = 0.0
+        squared_error = kl_nats = 0.0
         for chunk_BD in row_chunks(x_BD, self.config.d_sae):
             mu_BF = self.posterior_mean(chunk_BD)
             squares_F += mu_BF.square().sum(0, dtype=torch.float64)
+            kl_nats += float(self.divergence(mu_BF)[0]) * len(chunk_BD) / len(x_BD)
             squared_error += float((self.decode(mu_BF) - chunk_BD).square().sum(dtype=torch.float64))
         log_variance_F = self.log_variance.double()
         variance_F = log_variance_F.exp()
+        # of each latent on its own, against its marginal prior
         kl_F = 0.5 * (variance_F + squares_F / len(x_BD) - 1 - log_variance_F)
         observation_variance = self.config.kl_coefficient / 2  # kappa = 2 tau² beta at beta = 1
         expected_error = squared_error / len(x_BD) + float(variance_F.sum())
         noise_nats = 0.5 * self.config.d_in * math.log(2 * math.pi * observation_variance)
-        kl_nats = float(kl_F.sum())
         return {
             "kl_nats": kl_nats,
             "elbo_nats": -(expected_error / (2 * observation_variance) + noise_nats + kl_nats),

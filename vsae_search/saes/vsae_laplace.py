@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
+from vsae_search.saes._jump import fold_with_threshold
 from vsae_search.saes._posterior import Moments, laplace
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
 from vsae_search.saes._variational import VariationalConfig, VariationalSae
-from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vsae_search.saes.base import SaeConfig
+    from vsae_search.saes.canonical import CanonicalSae
 
 
 class VsaeLaplaceConfig(VariationalConfig):
@@ -99,12 +100,4 @@ class VsaeLaplace(VariationalSae):
         """Folded inference form of the posterior mean, with the calibrated threshold where there is one."""
         if self.config.target_l0 is None:
             return super().canonical()
-        return fold(
-            self.W_enc,
-            self.b_enc,
-            self.W_dec,
-            self.b_dec,
-            subtract_b_dec=True,
-            activation="jumprelu",
-            threshold_F=self.threshold.expand(self.config.d_sae),
-        )
+        return fold_with_threshold(self, self.threshold.expand(self.config.d_sae))

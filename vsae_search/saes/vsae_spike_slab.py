@@ -14,15 +14,16 @@ from torch import nn
 
 from vsae_search.errors import UnsupportedExport
 from vsae_search.saes._affine import encoder_affine
+from vsae_search.saes._jump import fold_with_threshold
 from vsae_search.saes._posterior import Moments, spike_slab
 from vsae_search.saes._variational import SparsePriorConfig, SparsePriorSae
-from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vsae_search.saes.base import SaeConfig
+    from vsae_search.saes.canonical import CanonicalSae
 
 _LOG_GAIN_MIN, _LOG_GAIN_MAX = -2.0, 5.0
 
@@ -152,12 +153,4 @@ class VsaeSpikeSlab(SparsePriorSae):
             raise UnsupportedExport(
                 f"{self.name} with an untied gate has no folded form", "train it with tied_gate: true to export it"
             )
-        return fold(
-            self.W_enc,
-            self.b_enc,
-            self.W_dec,
-            self.b_dec,
-            subtract_b_dec=True,
-            activation="jumprelu",
-            threshold_F=self.gate_threshold,
-        )
+        return fold_with_threshold(self, self.gate_threshold)

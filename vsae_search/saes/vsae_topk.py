@@ -5,14 +5,14 @@ Shapes: B batch, D d_in, F d_sae.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from vsae_search.saes._auxk import keep_largest
+from vsae_search.saes._kept import KeepsLargest, KeptConfig
 from vsae_search.saes._posterior import Moments, at_least_float32, normal_kl_offset
 from vsae_search.saes._variational import VariationalConfig, VariationalSae
-from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from vsae_search.saes.base import SaeConfig
 
 
-class VsaeTopKConfig(VariationalConfig):
+class VsaeTopKConfig(VariationalConfig, KeptConfig):
     """Hyper-parameters of :class:`VsaeTopK`."""
 
-    k: int = Field(default=32, gt=0, description="Latents kept per token: the L0.")
     prior_scale: float = Field(default=1.0, gt=0, description="Factor c of the variance of the prior, c d_in / k.")
     kl_scope: Literal["active", "all"] = Field(
         default="active",
@@ -32,15 +31,9 @@ class VsaeTopKConfig(VariationalConfig):
         "the pre-activations of latents that lose.",
     )
 
-    @model_validator(mode="after")
-    def _k_fits(self) -> Self:
-        if self.k > self.d_sae:
-            raise ValueError(f"k = {self.k} is more than d_sae = {self.d_sae}")
-        return self
-
 
 @register("vsae_topk")
-class VsaeTopK(VariationalSae):
+class VsaeTopK(KeepsLargest, VariationalSae):
     """``q(z_i|x) = N(μ_i, σ_i²)`` for the ``k`` largest ``μ = ReLU((x - b_dec) W_enc + b_enc)``, ``p = N(0, s²)``.
 
     The other latents are 0. ``s² = prior_scale d_in / k``. With ``kl_scope = active`` the divergence of a token is that
@@ -66,14 +59,6 @@ class VsaeTopK(VariationalSae):
         """``1/s²``."""
         return 1.0 / self.prior_variance()
 
-    def encode(self, x_BD: Tensor) -> Tensor:
-        """Code [B, F]: the ``k`` largest posterior means of a token, exactly 0 elsewhere."""
-        return keep_largest(self.preactivations(x_BD), self.config.k)
-
-    def declared_l0(self) -> int | None:
-        """``k``."""
-        return self.config.k
-
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments of the Gaussian posterior of active latents, and which latents fired."""
         pre_BF = self.preactivations(x_BD)
@@ -91,9 +76,3 @@ class VsaeTopK(VariationalSae):
         """1 for active latents [B, F], 0 for the others."""
         f_BF = self.encode(x_BD)
         return (f_BF > 0).to(f_BF.dtype)
-
-    def canonical(self) -> CanonicalSae:
-        """Folded inference form."""
-        return fold(
-            self.W_enc, self.b_enc, self.W_dec, self.b_dec, subtract_b_dec=True, activation="topk", k=self.config.k
-        )

@@ -21,7 +21,7 @@ class ActivationsSpec(Strict):
     evaluation_tokens: int = Field(default=20_000, ge=2)
     """Number of rows of the fixed evaluation set, on which every trial is measured."""
     calibration_tokens: int = Field(default=16_384, ge=1)
-    """Number of rows on which input scale, initialisation and thresholds are set; disjoint from the evaluation set."""
+    """Number of rows on which initialisation and thresholds are set; disjoint from the training and evaluation rows."""
     shard_tokens: int = Field(default=65_536, ge=1)
     """Number of rows in one shard, the unit that is harvested, stored and shared."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"

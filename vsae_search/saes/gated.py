@@ -1,0 +1,138 @@
+"""Gated autoencoder: one map decides which latents fire, a rescaled copy of it decides how strongly.
+
+Shapes: B batch, D d_in, F d_sae.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from vsae_search.saes._affine import reconstruction_loss
+from vsae_search.saes.base import Loss, SaeConfig
+from vsae_search.saes.canonical import CanonicalSae, fold
+from vsae_search.saes.registry import register
+from vsae_search.saes.relu import Relu, ReluConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class GatedConfig(ReluConfig):
+    """Hyper-parameters of :class:`Gated`."""
+
+    l1_coefficient: float = Field(
+        default=1.0, ge=0, description="Weight of the L1 penalty on the gate's pre-activations (about 0.1 to 10)."
+    )
+
+
+class _GatedEncoder(torch.autograd.Function):
+    """Code, rectified gate and the gate's mass per latent; see :meth:`Gated.encode_both`.
+
+    By hand, because the gate is shared by three losses that must reach different parameters, and because autograd
+    would pass over [B, F] twice as often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_BD, W_enc_DF, b_gate_F, r_mag_F, b_mag_F, b_dec_D = inputs
+        centred_BD = x_BD - b_dec_D
+        gate_BF = torch.addmm(b_gate_F, centred_BD, W_enc_DF).relu_()
+        gain_F = r_mag_F.exp()
+        # where the gate is open it equals its pre-activation, and the magnitude is an affine function of it
+        f_BF = torch.addcmul(b_mag_F - b_gate_F * gain_F, gate_BF, gain_F).relu_().mul_(gate_BF > 0)
+        ctx.save_for_backward(centred_BD, W_enc_DF, b_gate_F, gain_F, gate_BF, f_BF)
+        ctx.set_materialize_grads(False)
+        return f_BF, gate_BF, gate_BF.sum(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        centred_BD, W_enc_DF, b_gate_F, gain_F, gate_BF, f_BF = ctx.saved_tensors
+        df_BF, dgate_BF, dmass_F = grads
+        open_BF = gate_BF > 0
+        dmagnitude_BF = torch.zeros_like(f_BF) if df_BF is None else df_BF * (f_BF > 0)
+        db_mag_F = dmagnitude_BF.sum(0)
+        dr_mag_F = gain_F * ((dmagnitude_BF * gate_BF).sum(0) - b_gate_F * db_mag_F)
+        dmass_F = torch.zeros_like(gain_F) if dmass_F is None else dmass_F
+        dpre_BF = (dmass_F if dgate_BF is None else dgate_BF + dmass_F) * open_BF
+        db_gate_F = dpre_BF.sum(0)
+        dpre_BF.addcmul_(dmagnitude_BF, gain_F)
+        # b_dec hears of the reconstruction and of the penalty, not of the auxiliary loss (`dgate`)
+        db_dec_D = torch.mv(W_enc_DF, gain_F * db_mag_F + dmass_F * open_BF.sum(0)).neg_()
+        dx_BD = dpre_BF @ W_enc_DF.T if ctx.needs_input_grad[0] else None
+        return dx_BD, centred_BD.T @ dpre_BF, db_gate_F, dr_mag_F, db_mag_F, db_dec_D
+
+
+@register("gated")
+class Gated(Relu):
+    """``f = 1[π_g > 0] ReLU(π_m)`` with ``π_g = u + b_enc``, ``π_m = u exp(r_mag) + b_mag``, ``u = (x - b_dec) W_enc``.
+
+    Loss ``‖x - xhat(f)‖² + λ Σ ReLU(π_g) + ‖x - ReLU(π_g) W_dec - b_dec‖²`` with ``‖w_i‖ = 1``. The step function passes
+    no gradient, so the gate learns from the last two terms. In the last one, the auxiliary loss, ``W_dec`` and
+    ``b_dec`` are constants wherever they occur: it trains the gate to detect and moves nothing else.
+
+    Reference:
+        Rajamanoharan et al., "Improving dictionary learning with gated sparse autoencoders" (2024), equations 6-8.
+    """
+
+    Config: ClassVar[type[SaeConfig]] = GatedConfig
+    adam_betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
+    config: GatedConfig
+    r_mag: nn.Parameter
+    b_mag: nn.Parameter
+
+    def build(self) -> None:
+        """Add the log-gain ``r_mag`` [F] and the bias ``b_mag`` [F] of the magnitudes; ``b_enc`` is the gate's bias."""
+        self.r_mag = nn.Parameter(torch.zeros(self.config.d_sae))
+        self.b_mag = nn.Parameter(torch.zeros(self.config.d_sae))
+
+    def encode_both(self, x_BD: Tensor) -> Sequence[Tensor]:
+        """Code [B, F], rectified gate ``ReLU(π_g)`` [B, F] and the gate's sum over tokens [F]."""
+        both: Sequence[Tensor] = _GatedEncoder.apply(  # type: ignore[no-untyped-call]
+            x_BD, self.W_enc, self.b_enc, self.r_mag, self.b_mag, self.b_dec
+        )
+        return both
+
+    def encode(self, x_BD: Tensor) -> Tensor:
+        """Code [B, F] of scaled activations [B, D]."""
+        return self.encode_both(x_BD)[0]
+
+    def loss(self, x_BD: Tensor, progress: float) -> Loss:
+        """Sum-MSE, the warmed-up L1 penalty on the gate and the auxiliary loss, mean over tokens."""
+        f_BF, gate_BF, mass_F = self.encode_both(x_BD)
+        reconstruction, _ = self.reconstruction(f_BF, x_BD)
+        auxiliary, _ = reconstruction_loss(gate_BF, self.W_dec.detach(), self.b_dec.detach(), x_BD)
+        l1 = mass_F.sum() * (self.config.l1_coefficient * self.warm_up(progress) / len(x_BD))
+        total = reconstruction + l1 + auxiliary
+        return Loss(total, reconstruction, {"l1": l1, "auxiliary": auxiliary}, f_BF.detach().sum(0) > 0)
+
+    def latent_axes(self) -> dict[str, int]:
+        """Axis that counts latents, for every parameter that has one."""
+        return super().latent_axes() | {"r_mag": 0, "b_mag": 0}
+
+    @torch.no_grad()
+    def replace_latents(self, index_N: Tensor, direction_ND: Tensor, alive_F: Tensor) -> None:
+        """As the base, and magnitude and gate start out equal again."""
+        super().replace_latents(index_N, direction_ND, alive_F)
+        self.r_mag[index_N] = 0.0
+        self.b_mag[index_N] = 0.0
+
+    @torch.no_grad()
+    def canonical(self) -> CanonicalSae:
+        """Folded inference form: the gate opens where the magnitude exceeds ``b_mag - b_enc exp(r_mag)``."""
+        gain_F = self.r_mag.exp()
+        threshold_F = self.b_mag - self.b_enc * gain_F
+        return fold(
+            self.W_enc * gain_F,
+            self.b_mag,
+            self.W_dec,
+            self.b_dec,
+            subtract_b_dec=True,
+            activation="jumprelu",
+            threshold_F=threshold_F,
+        )
