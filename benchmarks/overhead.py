@@ -131,16 +131,16 @@ def measure(setting: Setting, trials: int) -> dict[str, float]:
 
 def table(rows: list[tuple[Setting, dict[str, float]]], trials: int) -> str:
     """The result as Markdown."""
-    load = psutil.getloadavg()[0]
+    machine = f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores"
     lines = [
         "# Overhead per trial",
         "",
-        f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, load average {load:.1f} at the end; "
-        f"{trials} trials per row. Made by `python benchmarks/overhead.py`.",
+        f"{machine}, load average {psutil.getloadavg()[0]:.1f} at the end; {trials} trials per row.",
+        "Made by `python benchmarks/overhead.py`.",
         "",
-        "Seconds per trial, means over trials in workers that are already running. *Overhead* is everything beyond training",
-        "steps: proposal, Tune, reset of the worker, building, evaluation at every rung, saving, recording. It contains",
-        f"the evaluation. Target: at most {TARGET_S:g} s.",
+        "Seconds per trial, means over trials in workers that are already running. *Overhead* is everything beyond",
+        "training steps: proposal, Tune, reset of the worker, building, evaluation at every rung, saving, recording;",
+        f"it contains the evaluation. Target: at most {TARGET_S:g} s.",
         "",
         "| setting | trial | training | evaluation | overhead | overhead, 95th percentile |",
         "|---|---|---|---|---|---|",

@@ -125,3 +125,13 @@ def test_the_report_can_be_written_again(swept, capsys):
 def test_ui_refuses_a_sweep_that_is_not_there(swept, capsys):
     assert call("ui", "other", "--root", str(swept / "sweeps")) == 2
     assert "tiny" in capsys.readouterr().err
+
+
+def test_an_architecture_without_a_completed_trial_ends_with_4(swept, capsys):
+    space = swept / "barren.yaml"
+    bad = SPACE.replace("name: tiny", "name: barren").replace("trials: 6", "trials: 2")
+    space.write_text(bad.replace("relu: {l1_coefficient: {log: [0.3, 3]}}", "relu: {lr: 1.0e+30}"))
+    assert call("sweep", str(space), *places(swept)) == 4
+    told = capsys.readouterr()
+    assert "no trial of relu was completed" in told.err
+    assert told.out.strip().endswith("report.html")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -22,17 +22,17 @@ class OfTheMean:
 
 class TestVsaeSpikeSlab(OfTheMean, SaeConformance):
     architecture = "vsae_spike_slab"
-    params = {"prior_l0": 2.0}
+    params: ClassVar = {"prior_l0": 2.0}
 
 
 class TestVsaeSpikeSlabFixedSigma(OfTheMean, SaeConformance):
     architecture = "vsae_spike_slab"
-    params = {"prior_l0": 2.0, "slab_mean": 0.5, "learn_sigma": False, "observation_variance": 0.3}
+    params: ClassVar = {"prior_l0": 2.0, "slab_mean": 0.5, "learn_sigma": False, "observation_variance": 0.3}
 
 
 class TestVsaeSpikeSlabUntied(OfTheMean, SaeConformance):
     architecture = "vsae_spike_slab"
-    params = {"prior_l0": 2.0, "tied_gate": False}
+    params: ClassVar = {"prior_l0": 2.0, "tied_gate": False}
 
     def test_canonical_form_is_the_same_function(self):
         with pytest.raises(UnsupportedExport, match="untied") as caught:
@@ -43,7 +43,7 @@ class TestVsaeSpikeSlabUntied(OfTheMean, SaeConformance):
 
 class TestVsaeRectified(OfTheMean, SaeConformance):
     architecture = "vsae_rectified"
-    params = {"prior_l0": 2.0}
+    params: ClassVar = {"prior_l0": 2.0}
 
 
 class TestVsaeLaplace(SaeConformance):
@@ -52,17 +52,17 @@ class TestVsaeLaplace(SaeConformance):
 
 class TestVsaeLaplaceThresholded(SaeConformance):
     architecture = "vsae_laplace"
-    params = {"target_l0": 2.0, "l1_coefficient": 0.5}
+    params: ClassVar = {"target_l0": 2.0, "l1_coefficient": 0.5}
 
 
 class TestVsaeTopK(SaeConformance):
     architecture = "vsae_topk"
-    params = {"k": 3}
+    params: ClassVar = {"k": 3}
 
 
 class TestVsaeTopKOverAll(SaeConformance):
     architecture = "vsae_topk"
-    params = {"k": 3, "kl_scope": "all", "observation_variance": 0.01}
+    params: ClassVar = {"k": 3, "kl_scope": "all", "observation_variance": 0.01}
 
 
 @pytest.mark.parametrize("architecture", ["vsae_spike_slab", "vsae_rectified"])

@@ -226,7 +226,7 @@ def test_single_precision_agrees_with_double():
     ):
         grads = []
         for dtype in (torch.float32, torch.float64):
-            inputs = [tensor.to(dtype).requires_grad_() for tensor in (mu, log_variance)]
+            inputs = [tensor.detach().clone().to(dtype).requires_grad_() for tensor in (mu, log_variance)]
             moments = posterior(*inputs)
             (moments.mean_BF.square().mean(0) + moments.variance_F + moments.kl_F).sum().backward()
             grads.append([*(term.detach().double() for term in moments), *(tensor.grad.double() for tensor in inputs)])

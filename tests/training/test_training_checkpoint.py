@@ -178,3 +178,38 @@ def test_altered_states_are_refused(tmp_path):
             run(create(), checkpoint=tmp_path)
     record.write_text(good_record)
     assert len(run(create(), checkpoint=tmp_path)) == 1
+
+
+def kill_three(sae, rungs):
+    """A caller of ``fit`` that makes three latents unable to fire at every rung: the next step resamples them."""
+
+    def on_rung(rung):
+        rungs.append(rung)
+        with torch.no_grad():
+            sae.b_enc[:3] = -1e4
+
+    return on_rung
+
+
+def test_draws_of_resampling_go_on_where_they_stopped(tmp_path):
+    spec = SPEC.model_copy(update={"dead_window_tokens": 1})
+    whole, resumed, rungs = create(), create(), []
+    run(whole, spec=spec, on_rung=kill_three(whole, rungs))
+    first = create()
+    with pytest.raises(Crash):
+        run(first, spec=spec, stream=CrashingStream(batches(), 110), on_rung=kill_three(first, []), checkpoint=tmp_path)
+    saved = json.loads((tmp_path / "checkpoint.json").read_text())["progress"]
+    assert (saved["step"], saved["restarted_at"]) == (100, 63)  # between the two resamplings
+    run(resumed, spec=spec, on_rung=kill_three(resumed, rungs), checkpoint=tmp_path)
+    assert torch.equal(whole.W_dec, resumed.W_dec)
+    assert torch.equal(whole.W_enc, resumed.W_enc)
+
+
+def test_learning_rate_rises_again_after_resampling():
+    spec = SPEC.model_copy(update={"dead_window_tokens": 1, "lr_warmup_fraction": 0.5, "lr_decay_fraction": 0.0})
+    rungs, calm = [], run(create(resample_dead=False), spec=spec)
+    sae = create()
+    run(sae, spec=spec, on_rung=kill_three(sae, rungs))
+    # resampled after step 63: step index 124 is the 62nd of 125 steps of the new rise
+    assert rungs[1].lr == pytest.approx(3e-3 * 62 / 125)
+    assert calm[1].lr == pytest.approx(3e-3)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from vsae_search.report import ReportPaths
     from vsae_search.search import SweepRecord
     from vsae_search.space import SearchSpace
+    from vsae_search.tracking import TrackingStatus
 
+EXIT_TRIALS_FAILED = 4
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file, e.g. training.batch_size=512."),
@@ -47,6 +49,12 @@ def sweep(
         _console.note(_plan.as_text(plan))
     record, paths = _run(searched, root, reports)
     _announce(record, paths, output)
+    barren = _barren(root / record.name)
+    if barren:
+        _console.note(
+            f"no trial of {', '.join(barren)} was completed; the report and the records under trials/ say why"
+        )
+        raise typer.Exit(EXIT_TRIALS_FAILED)
 
 
 def _load(path: Path, name: str | None, trials: int | None, overrides: list[str]) -> SearchSpace:
@@ -82,12 +90,27 @@ def _run(space: SearchSpace, root: Path, reports: Path) -> tuple[SweepRecord, Re
             record = run_sweep(space, root=root, listeners=[tracking, progress])
         finally:
             progress.stage("finishing the MLflow record")
-            tracking.close()
+            _warn_undelivered(tracking.close())
         progress.stage("writing the report")
         paths = write_report(root / space.name, reports / space.name, runs_address(root / space.name))
         return record, paths
     finally:
         progress.close()
+
+
+def _warn_undelivered(status: TrackingStatus) -> None:
+    if not status.complete:
+        _console.note(f"MLflow at {status.uri} lacks {status.pending} events: {status.last_error or 'it was too slow'}")
+        _console.note("they are kept, and delivered when the same command is given again")
+
+
+def _barren(directory: Path) -> list[str]:
+    """Architectures without a single completed trial: the sweep has nothing to say about them."""
+    from vsae_search.search import load_sweep
+
+    record, trials = load_sweep(directory)
+    fruitful = {trial.architecture for trial in trials if trial.state == "completed"}
+    return [name for name in record.architectures if name not in fruitful]
 
 
 def _progress() -> LiveProgress | PlainProgress:

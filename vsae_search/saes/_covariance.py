@@ -58,8 +58,8 @@ def gaussian_kl(mu_BF: Tensor, log_variance_F: Tensor, prior: Precision) -> Tens
 class BlockPrecision:
     """Consecutive blocks of M latents with correlation ``rho`` inside a block and none across blocks.
 
-    With ``c = 1 + (M - 1) ρ``: ``δᵀ Σ⁻¹ δ = (‖δ‖² - (ρ/c)(1ᵀδ)²) / (1 - ρ)``, ``(Σ⁻¹)_ii = (1 + (M - 2) ρ) / ((1 - ρ) c)``
-    and ``log det Σ = (M - 1) log(1 - ρ) + log c`` per block. Latents after the last whole block are independent.
+    With ``c = 1 + (M - 1) ρ``, per block: ``δᵀ Σ⁻¹ δ = (‖δ‖² - (ρ/c)(1ᵀδ)²) / (1 - ρ)``, ``(Σ⁻¹)_ii = (1 + (M - 2) ρ) /
+    ((1 - ρ) c)`` and ``log det Σ = (M - 1) log(1 - ρ) + log c``. Latents after the last whole block are independent.
 
     Attributes:
         d_sae: Number of latents.
@@ -100,21 +100,21 @@ class BlockPrecision:
     @property
     def log_determinant(self) -> Tensor:
         """``log det Σ``, scalar."""
-        return self.like.new_tensor(
-            self.num_blocks * ((self.size - 1) * math.log1p(-self.rho) + math.log(self.c)), requires_grad=False
-        )
+        per_block = (self.size - 1) * math.log1p(-self.rho) + math.log(self.c)
+        return self.like.new_full((), self.num_blocks * per_block)
 
     def quadratic(self, delta_BF: Tensor) -> Tensor:
         """``δᵀ Σ⁻¹ δ`` of each row [B]; O(B F)."""
         square_B = delta_BF.square() @ self._by_latent(1.0 / (1.0 - self.rho))
-        blocks_BNM = delta_BF[:, : self.num_blocks * self.size].unflatten(1, (self.num_blocks, self.size))
-        return square_B - blocks_BNM.sum(2).square().sum(1) * (self.rho / ((1.0 - self.rho) * self.c))
+        blocks_BNM = delta_BF[:, : self.num_blocks * self.size].reshape(-1, self.num_blocks, self.size)
+        shared_B: Tensor = blocks_BNM.sum(2).square().sum(1) * (self.rho / ((1.0 - self.rho) * self.c))
+        return square_B - shared_B
 
 
 class LowRankPrecision:
     """``Σ = diag(D) + U Uᵀ`` with ``D_i = 1 - ‖U_i‖²``, inverted by the Woodbury identity; differentiable in ``U``.
 
-    With ``L Lᵀ = I + Uᵀ D⁻¹ U`` and ``A = L⁻¹ Uᵀ D⁻¹``: ``Σ⁻¹ = D⁻¹ - Aᵀ A`` and ``log det Σ = Σ log D_i + 2 Σ log L_rr``.
+    With ``L Lᵀ = I + Uᵀ D⁻¹ U`` and ``A = L⁻¹ Uᵀ D⁻¹``: ``Σ⁻¹ = D⁻¹ - Aᵀ A``; ``log det Σ = Σ log D_i + 2 Σ log L_rr``.
     Setting it up costs O(F R²), a quadratic form O(B F R).
 
     Args:
@@ -128,9 +128,9 @@ class LowRankPrecision:
         eye_RR = torch.eye(factors_FR.shape[1], dtype=factors_FR.dtype, device=factors_FR.device)
         # the checking form of this function reads an error code back from the device
         lower_RR, _ = torch.linalg.cholesky_ex(torch.addmm(eye_RR, factors_FR.T, scaled_FR))
-        self._inverse_own_F = 1.0 / own_F
-        self._A_RF = torch.linalg.solve_triangular(lower_RR, scaled_FR.T, upper=False)
-        self._log_determinant = own_F.log().sum() + 2.0 * lower_RR.diagonal().log().sum()
+        self._inverse_own_F: Tensor = 1.0 / own_F
+        self._A_RF: Tensor = torch.linalg.solve_triangular(lower_RR, scaled_FR.T, upper=False)
+        self._log_determinant: Tensor = own_F.log().sum() + 2.0 * lower_RR.diagonal().log().sum()
 
     @property
     def diagonal_F(self) -> Tensor:

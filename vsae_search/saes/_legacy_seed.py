@@ -83,8 +83,8 @@ def seeded_noise(like: Tensor, seed: int, progress: float) -> Tensor:
 class LegacySeedSae(SparseAutoencoder):
     """What an architecture with ``legacy_seed`` inherits: variance head, sampled loss.
 
-    A subclass calls :meth:`build_legacy` at the end of ``build``, and its ``loss`` returns :meth:`legacy_loss` where the
-    configuration asks for it.
+    A subclass calls :meth:`build_legacy` at the end of ``build``, and its ``loss`` returns :meth:`legacy_loss` where
+    the configuration asks for it.
 
     Attributes:
         W_log_variance: Weights of the variance head [D, F]; only with ``legacy_seed`` and ``learn_sigma``.

@@ -26,6 +26,14 @@ COLLAPSED_NATS = 0.01
 _COLLAPSED_PER_ALPHA = 0.2
 
 
+def sparse_collapse_threshold(alpha: float) -> float:
+    """As ``COLLAPSED_NATS``, for a latent that is on for a share ``alpha`` of tokens: at most a fifth of ``alpha``.
+
+    A latent that is on that rarely has a divergence of a few ``alpha`` nats; 0.01 would call healthy ones collapsed.
+    """
+    return min(COLLAPSED_NATS, _COLLAPSED_PER_ALPHA * alpha)
+
+
 class VariationalConfig(SaeConfig):
     """Hyper-parameters that every sparse variational architecture has."""
 
@@ -248,11 +256,12 @@ class SparsePriorSae(VariationalSae):
         return 1.0 / self.config.prior_variance
 
     def collapse_threshold(self) -> float:
-        """A latent that is never on is ``alpha`` nats away from the prior; collapsed is a fifth of that, or 0.01.
+        """A fifth of ``alpha``, or 0.01 nats.
 
-        Latents that are never on are counted as dead. Collapsed ones copy the prior on every token.
+        A latent that is never on is ``alpha`` nats away from the prior and counts as dead; a collapsed one copies the
+        prior on every token.
         """
-        return min(COLLAPSED_NATS, _COLLAPSED_PER_ALPHA * self.config.alpha)
+        return sparse_collapse_threshold(self.config.alpha)
 
     def initial_presence(self) -> float:
         """Share of tokens on which a latent is to be on at the start: ``max(alpha, 0.1)``, so that it can learn."""

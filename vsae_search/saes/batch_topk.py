@@ -109,7 +109,7 @@ class BatchTopK(Float32Threshold, TopK):
             value = torch.where(found, self._latest_smallest, 0.0)
             self.smallest_kept += weight * (value - self.smallest_kept)
             self._latest_smallest = None
-        self.threshold.copy_(self.smallest_kept)
+        self.threshold.copy_(torch.where(self.smallest_kept_steps > 0, self.smallest_kept, self.threshold))
 
     @torch.no_grad()
     def initialise(self, x_BD: Tensor) -> None:

@@ -72,8 +72,8 @@ class _GatedEncoder(torch.autograd.Function):
 class Gated(Relu):
     """``f = 1[π_g > 0] ReLU(π_m)`` with ``π_g = u + b_enc``, ``π_m = u exp(r_mag) + b_mag``, ``u = (x - b_dec) W_enc``.
 
-    Loss ``‖x - xhat(f)‖² + λ Σ ReLU(π_g) + ‖x - ReLU(π_g) W_dec - b_dec‖²`` with ``‖w_i‖ = 1``. The step function passes
-    no gradient, so the gate learns from the last two terms. In the last one, the auxiliary loss, ``W_dec`` and
+    Loss ``‖x - xhat(f)‖² + λ Σ ReLU(π_g) + ‖x - ReLU(π_g) W_dec - b_dec‖²`` with ``‖w_i‖ = 1``. The step function
+    passes no gradient, so the gate learns from the last two terms. In the last one, the auxiliary loss, ``W_dec`` and
     ``b_dec`` are constants wherever they occur: it trains the gate to detect and moves nothing else.
 
     Reference:

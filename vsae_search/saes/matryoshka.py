@@ -24,7 +24,9 @@ class MatryoshkaConfig(BatchTopKConfig):
     """Hyper-parameters of :class:`Matryoshka`."""
 
     num_widths: int = Field(
-        default=5, gt=0, description="Number of nested dictionaries; each is half as wide as the next (F/16 ... F for 5)."
+        default=5,
+        gt=0,
+        description="Number of nested dictionaries; each is half as wide as the next (F/16 ... F for 5).",
     )
 
     @model_validator(mode="after")
@@ -62,7 +64,7 @@ class _NestedReconstruction(torch.autograd.Function):
         for group in reversed(range(len(errors))):  # a block is part of its own prefix and of every wider one
             dxhat_BD.addcmul_(errors[group], weight_G[group])
             block = slice(ctx.widths[group - 1] if group else 0, ctx.widths[group])
-            df_BF[:, block] = dxhat_BD @ W_dec_FD[block].T
+            torch.mm(dxhat_BD, W_dec_FD[block].T, out=df_BF[:, block])
             torch.mm(f_BF[:, block].T, dxhat_BD, out=dW_dec_FD[block])
         return df_BF, dW_dec_FD, dxhat_BD.sum(0), None, None
 
@@ -88,7 +90,7 @@ def nested_losses(
 
 @register("matryoshka")
 class Matryoshka(BatchTopK):
-    """BatchTopK over all latents; loss ``mean_g ‖x - xhat_g‖² + α AuxK`` with ``xhat_g`` from the first ``m_g`` latents.
+    """BatchTopK over all latents; loss ``mean_g ‖x - xhat_g‖² + α AuxK``, ``xhat_g`` from the first ``m_g`` latents.
 
     Narrow prefixes learn general features and leave special ones to the rest, at some cost in reconstruction. The
     auxiliary loss works on the residual of the full width.

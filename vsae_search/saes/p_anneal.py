@@ -75,8 +75,7 @@ class PAnneal(Relu):
         start, updates = self.config.anneal_start, self.config.anneal_updates
         if progress < start:
             return 1.0
-        # a rung at half of training is at 0.5 exactly, and so is the step of p there: no step may come late by rounding
-        done = math.floor(updates * (progress - start) / (1 - start) + 1e-9) + 1
+        done = math.floor(updates * (progress - start) / (1 - start) + 1e-9) + 1  # no update comes late by rounding
         return 1.0 + (self.config.p_end - 1.0) * min(done, updates) / updates
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:

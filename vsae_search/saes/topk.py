@@ -10,6 +10,8 @@ from pydantic import Field
 from vsae_search.saes._affine import encoder_affine
 from vsae_search.saes._auxk import auxk_loss
 from vsae_search.saes._kept import KeepsLargest, KeptConfig
+from vsae_search.saes._sparse import selected_preactivations, sparse_auxk_loss, sparse_reconstruction_loss
+from vsae_search.saes._sparse_select import Rule, TopOfRow, auxiliary_pays, fixed_pays
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
 
@@ -45,11 +47,40 @@ class TopK(KeepsLargest):
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE, plus the auxiliary loss while some latents are marked dead."""
         del progress  # neither the code nor the auxiliary loss is warmed up
+        if fixed_pays(self, x_BD, self.config.k):
+            return self.sparse_loss(x_BD, TopOfRow(self.config.k))
         f_BF = self.encode(x_BD)
         reconstruction, error_BD = self.reconstruction(f_BF, x_BD)
         fired_F = f_BF.detach().sum(0) > 0
         auxk = self.auxk(x_BD, error_BD)
         return Loss(reconstruction + auxk, reconstruction, {"auxk": auxk}, fired_F)
+
+    def sparse_loss(self, x_BD: Tensor, rule: Rule) -> Loss:
+        """The same loss, with its gradients, from the selected entries of the code alone.
+
+        Args:
+            x_BD: Scaled activations [B, D].
+            rule: Selects the entries.
+
+        Returns:
+            The loss with its named parts.
+        """
+        rules = [rule]
+        if self.config.aux_coefficient > 0 and auxiliary_pays(self.aux_k(), len(self.dead_K)):
+            rules.append(TopOfRow(self.aux_k(), among_M=self.dead_K))
+        (pre_N, support), *dead = selected_preactivations(self, x_BD, rules, moves_b_dec=(True, False))
+        values_N = pre_N.relu()
+        reconstruction, error_BD = sparse_reconstruction_loss(values_N, support, self.W_dec, self.b_dec, x_BD)
+        fired_F = support.sum_by_latent(values_N.detach()) > 0
+        if dead:
+            auxk = self.config.aux_coefficient * sparse_auxk_loss(*dead[0], self.W_dec, error_BD)
+        else:
+            auxk = self.auxk(x_BD, error_BD)
+        return Loss(reconstruction + auxk, reconstruction, {"auxk": auxk}, fired_F)
+
+    def aux_k(self) -> int:
+        """Dead latents per token in the auxiliary loss."""
+        return self.config.aux_k or max(1, self.config.d_in // 2)
 
     def auxk(self, x_BD: Tensor, error_BD: Tensor) -> Tensor:
         """Weighted auxiliary loss of the latents marked dead, 0 without any.
@@ -67,8 +98,7 @@ class TopK(KeepsLargest):
         pre_BN = encoder_affine(
             x_BD - self.b_dec.detach(), self.W_enc.index_select(1, self.dead_K), self.b_enc[self.dead_K], None
         )
-        k_aux = self.config.aux_k or max(1, self.config.d_in // 2)
-        auxk = auxk_loss(pre_BN, self.W_dec.index_select(0, self.dead_K), error_BD, k_aux)
+        auxk = auxk_loss(pre_BN, self.W_dec.index_select(0, self.dead_K), error_BD, self.aux_k())
         return self.config.aux_coefficient * auxk
 
     def resample_at(self) -> tuple[float, ...]:

@@ -14,16 +14,13 @@ from torch import nn
 
 from vsae_search.saes._legacy_seed import LegacySeedConfig, LegacySeedSae, shifted_divergence
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
+from vsae_search.saes._variational import COLLAPSED_NATS, LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-LOG_VARIANCE_MIN, LOG_VARIANCE_MAX = -8.0, 3.0
-COLLAPSED_NATS = 0.01
-"""A latent whose posterior is closer than this to the prior, on average, carries nothing."""
 
 
 class VsaeIsoConfig(LegacySeedConfig):

@@ -5,6 +5,7 @@ Shapes: B batch, D d_in, F d_sae.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from pydantic import Field
 from vsae_search.saes._jump import fold_with_threshold
 from vsae_search.saes._posterior import Moments, laplace
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
-from vsae_search.saes._variational import VariationalConfig, VariationalSae
+from vsae_search.saes._variational import COLLAPSED_NATS, VariationalConfig, VariationalSae
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ class VsaeLaplace(VariationalSae):
     def prior_scale(self) -> float:
         """``b``."""
         return self.kappa / self.config.l1_coefficient
+
+    def collapse_threshold(self) -> float:
+        """0.01 nats above the least divergence, ``1 + log 2 - log(π²e)/2 = 0.048``, of a normal from a Laplace law."""
+        return COLLAPSED_NATS + 0.5 + math.log(2.0 / math.pi)
 
     def posterior_mean(self, x_BD: Tensor) -> Tensor:
         """``μ`` [B, F] of scaled activations [B, D]."""

@@ -24,8 +24,9 @@ from vsae_search.saes._covariance import (
 from vsae_search.saes._init import random_directions_
 from vsae_search.saes._legacy_seed import MAX_DENSE_LATENTS, dense_prior, divergence_of_batch_means
 from vsae_search.saes._posterior import at_least_float32
+from vsae_search.saes._variational import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from vsae_search.saes.registry import register
-from vsae_search.saes.vsae_iso import LOG_VARIANCE_MAX, LOG_VARIANCE_MIN, VsaeIso, VsaeIsoConfig
+from vsae_search.saes.vsae_iso import VsaeIso, VsaeIsoConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,8 +80,8 @@ class VsaeMulti(VsaeIso):
     """``q(z|x) = N(μ, diag σ²)`` as in ``vsae_iso``, prior ``N(0, Σ)`` with unit variances and correlations.
 
     ``Σ`` is block-diagonal with one correlation inside blocks, or ``diag(D) + U Uᵀ`` with ``D_i = 1 - ‖U_i‖²``. The
-    divergence is that of each token, exact, in O(B F) or O(B F R + F R²); no F x F matrix is formed. The best ``σ_i²`` is
-    ``κ / (2 + κ (Σ⁻¹)_ii)`` for every input, so what is left is ridge regression with ``μᵀ Σ⁻¹ μ`` in place of ``‖μ‖²``.
+    divergence is that of each token, exact, in O(B F) or O(B F R + F R²); no F x F matrix is formed. The best ``σ_i²``
+    is ``κ / (2 + κ (Σ⁻¹)_ii)`` for every input, so what is left is ridge regression with ``μᵀ Σ⁻¹ μ`` for ``‖μ‖²``.
 
     Attributes:
         factors: ``U`` [F, R]; only with ``covariance: low_rank``.

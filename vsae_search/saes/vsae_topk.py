@@ -12,7 +12,12 @@ from pydantic import Field
 from vsae_search.saes._auxk import keep_largest
 from vsae_search.saes._kept import KeepsLargest, KeptConfig
 from vsae_search.saes._posterior import Moments, at_least_float32, normal_kl_offset
-from vsae_search.saes._variational import VariationalConfig, VariationalSae
+from vsae_search.saes._variational import (
+    COLLAPSED_NATS,
+    VariationalConfig,
+    VariationalSae,
+    sparse_collapse_threshold,
+)
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
@@ -58,6 +63,14 @@ class VsaeTopK(KeepsLargest, VariationalSae):
     def prior_precision(self) -> float:
         """``1/s²``."""
         return 1.0 / self.prior_variance()
+
+    def collapse_threshold(self) -> float:
+        """By the share ``k / d_sae`` of tokens on which a latent pays, or 0.01 nats where it always does."""
+        return (
+            COLLAPSED_NATS
+            if self.config.kl_scope == "all"
+            else sparse_collapse_threshold(self.config.k / self.config.d_sae)
+        )
 
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments of the Gaussian posterior of active latents, and which latents fired."""

@@ -123,6 +123,7 @@ class Checkpoint:
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        tensors |= {f"training.{name}": tensor for name, tensor in self._training_buffers().items()}
         dead_F = torch.zeros_like(self.tracker.silent_F, dtype=torch.bool)
         dead_F[self.sae.dead_K.to(dead_F.device)] = True
         tensors |= {"dead_F": dead_F, "silent_F": self.tracker.silent_F}
@@ -135,10 +136,17 @@ class Checkpoint:
                 tensors |= {f"adam.{name}.{key}": value for key, value in state.items()}
         return tensors
 
+    def _training_buffers(self) -> dict[str, Tensor]:
+        """Buffers that are not part of the trained autoencoder (``persistent=False``) but decide how training goes on."""
+        stored = self.sae.state_dict().keys()
+        return {name: buffer for name, buffer in self.sae.named_buffers() if name not in stored}
+
     def _put_back(self, tensors: dict[str, Tensor]) -> None:
         self.sae.load_state_dict(
             {name.removeprefix("sae."): tensor for name, tensor in tensors.items() if name.startswith("sae.")}
         )
+        for name, buffer in self._training_buffers().items():
+            buffer.copy_(tensors[f"training.{name}"])
         self.sae.initialised = True
         device = self.tracker.silent_F.device
         self.sae.mark_dead(tensors["dead_F"].to(device))

@@ -1,0 +1,200 @@
+"""JumpReLU autoencoder: one learned firing threshold per latent.
+
+Shapes: B batch, D d_in, F d_sae, N dead latents.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from vsae_search.saes._init import geometric_median
+from vsae_search.saes._jump import Float32Threshold, fold_with_threshold
+from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
+from vsae_search.saes.registry import register
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from vsae_search.saes.canonical import CanonicalSae
+
+
+class JumpReluConfig(SaeConfig):
+    """Hyper-parameters of :class:`JumpRelu`."""
+
+    mode: Literal["tanh", "step", "target_l0"] = Field(
+        default="tanh",
+        description="Penalty: tanh of the code; a count of firing latents (L0); or the squared deviation of L0 from "
+        "target_l0.",
+    )
+    sparsity_coefficient: float = Field(
+        default=5.0, ge=0, description="Weight of the penalty in modes tanh (about 0.1 to 40) and step (0.1 to 30)."
+    )
+    tanh_scale: float = Field(default=4.0, gt=0, description="Slope c of tanh(c f) in mode tanh.")
+    target_l0: float = Field(default=32.0, gt=0, description="L0 to be reached in mode target_l0.")
+    target_coefficient: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of (L0 / target_l0 - 1)² in mode target_l0, in units of d_in, that is of the error of "
+        "reconstructing nothing (about 0.3 to 3).",
+    )
+    bandwidth: float = Field(
+        default=0.5,
+        gt=0,
+        description="Width of the window around a threshold in which pre-activations move it (0.05 to 2).",
+    )
+    initial_threshold: float = Field(default=0.1, ge=0, description="Threshold of every latent at the start.")
+    preact_coefficient: float = Field(
+        default=3e-6, ge=0, description="Weight of the distance of dead latents below their thresholds; 0 for none."
+    )
+    straight_through_input: bool | None = Field(
+        default=None,
+        description="Whether pre-activations too, and so all parameters, receive the straight-through gradient; left "
+        "out, in mode tanh only.",
+    )
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if self.mode == "target_l0" and self.target_l0 > self.d_sae:
+            raise ValueError(f"target_l0 = {self.target_l0:g} is more than d_sae = {self.d_sae}")
+        return self
+
+
+class _Jump(torch.autograd.Function):
+    """JumpReLU and the number of tokens that each latent fires on; see :func:`jump`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, pre_BF: Tensor, threshold_F: Tensor, bandwidth: float, to_input: bool
+    ) -> tuple[Tensor, Tensor]:
+        fires_BF = pre_BF > threshold_F
+        ctx.save_for_backward(pre_BF, threshold_F)
+        ctx.bandwidth, ctx.to_input = bandwidth, to_input
+        ctx.set_materialize_grads(False)
+        return pre_BF * fires_BF, fires_BF.sum(0).to(threshold_F.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
+        pre_BF, threshold_F = ctx.saved_tensors
+        df_BF, dcount_F = grads
+        window_BF = (pre_BF - threshold_F).abs_() < 0.5 * ctx.bandwidth
+        # what one unit of the step would change, (θ df + dcount), for pre-activations near enough to stand for it
+        step_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF * threshold_F
+        step_BF = (step_BF if dcount_F is None else step_BF + dcount_F) * window_BF
+        dthreshold_F = step_BF.sum(0) / -ctx.bandwidth
+        dpre_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF * (pre_BF > threshold_F)
+        if ctx.to_input:
+            dpre_BF.add_(step_BF, alpha=1 / ctx.bandwidth)
+        return dpre_BF, dthreshold_F, None, None
+
+
+def jump(pre_BF: Tensor, threshold_F: Tensor, *, bandwidth: float, to_input: bool) -> tuple[Tensor, Tensor]:
+    """JumpReLU ``f = π 1[π > θ]`` and the count ``Σ_b 1[π > θ]``, with straight-through gradients.
+
+    With ``K = 1[|π - θ| < ε / 2]``: ``∂f/∂θ := -(θ/ε) K``, ``∂1/∂θ := -(1/ε) K``, ``∂f/∂π := 1[π > θ]``; with
+    ``to_input`` pre-activations get the negative of what their threshold gets on top.
+
+    Args:
+        pre_BF: Pre-activations [B, F].
+        threshold_F: Thresholds [F], not negative.
+        bandwidth: Width ``ε`` of the window.
+        to_input: Whether pre-activations get the straight-through gradient as well.
+
+    Returns:
+        Code [B, F] and number of tokens on which each latent fires [F].
+
+    Reference:
+        Rajamanoharan et al., "Jumping ahead" (2024), equations 11-12; ``to_input``: Anthropic, "Circuits Updates -
+        January 2025".
+    """
+    f_BF, count_F = _Jump.apply(pre_BF, threshold_F, bandwidth, to_input)  # type: ignore[no-untyped-call]
+    return f_BF, count_F
+
+
+@register("jumprelu")
+class JumpRelu(Float32Threshold, SparseAutoencoder):
+    """``f = π 1[π > θ]`` with ``π = x W_enc + b_enc``, ``θ_i >= 0`` and ``‖w_i‖ = 1``.
+
+    Loss ``‖x - xhat‖²`` plus, by mode, ``λ Σ tanh(c f_i)``, ``λ L0`` or ``c d_in (mean L0 / L0* - 1)²``, plus
+    ``λ_P Σ ReLU(θ_i - π_i)`` over latents marked dead. Thresholds are learned as they are (a log-threshold hardly moves
+    under Adam), with straight-through gradients: see :func:`jump`. L0 is the count of ``π > θ``: counting on the code
+    instead would see no pre-activation below its threshold but, where ``θ < ε/2``, every silent latent.
+
+    Reference:
+        Rajamanoharan et al., "Jumping ahead: improving reconstruction fidelity with JumpReLU sparse autoencoders"
+        (2024); Anthropic, "Circuits Updates - January 2025".
+    """
+
+    Config: ClassVar[type[SaeConfig]] = JumpReluConfig
+    subtract_b_dec: ClassVar[bool] = False
+    adam_betas: ClassVar[tuple[float, float]] = (0.0, 0.999)
+    config: JumpReluConfig
+    threshold: nn.Parameter
+
+    def build(self) -> None:
+        """Add the thresholds [F]."""
+        self.threshold = nn.Parameter(torch.full((self.config.d_sae,), self.config.initial_threshold))
+
+    @torch.no_grad()
+    def initialise(self, x_BD: Tensor) -> None:
+        """Start as if inputs were centred: ``b_dec`` at the median of the rows and ``b_enc`` to make up for it."""
+        super().initialise(x_BD)
+        self.b_dec.copy_(geometric_median(x_BD.to(self.b_dec)))
+        self.b_enc.copy_(-(self.b_dec @ self.W_enc))
+
+    def encode(self, x_BD: Tensor) -> Tensor:
+        """Code [B, F] of scaled activations [B, D]."""
+        pre_BF = self.preactivations(x_BD)
+        return pre_BF * (pre_BF > self.threshold)
+
+    def loss(self, x_BD: Tensor, progress: float) -> Loss:
+        """Sum-MSE, the warmed-up penalty of the mode and the pre-activation loss, mean over tokens."""
+        config = self.config
+        to_input = config.mode == "tanh" if config.straight_through_input is None else config.straight_through_input
+        pre_BF = self.preactivations(x_BD)
+        f_BF, count_F = jump(pre_BF, self.threshold, bandwidth=config.bandwidth, to_input=to_input)
+        reconstruction, _ = self.reconstruction(f_BF, x_BD)
+        sparsity = self.warm_up(progress) * self._sparsity(f_BF, count_F)
+        preact = self._preact(pre_BF)
+        penalties = {"sparsity": sparsity.to(reconstruction), "preact": preact.to(reconstruction)}
+        return Loss(reconstruction + sum(penalties.values()), reconstruction, penalties, count_F.detach() > 0)
+
+    def _sparsity(self, f_BF: Tensor, count_F: Tensor) -> Tensor:
+        config = self.config
+        if config.mode == "tanh":
+            return (f_BF * config.tanh_scale).tanh().sum() * (config.sparsity_coefficient / len(f_BF))
+        l0 = count_F.sum() / len(f_BF)
+        if config.mode == "step":
+            return config.sparsity_coefficient * l0
+        return (config.target_coefficient * config.d_in) * (l0 / config.target_l0 - 1).square()
+
+    def _preact(self, pre_BF: Tensor) -> Tensor:
+        if self.config.preact_coefficient == 0 or len(self.dead_K) == 0:
+            return pre_BF.new_zeros(())
+        below_BN = (self.threshold.index_select(0, self.dead_K) - pre_BF.index_select(1, self.dead_K)).relu()
+        return below_BN.sum() * (self.config.preact_coefficient / len(pre_BF))
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Unit decoder rows; thresholds not below 0."""
+        super().after_step()
+        self.threshold.clamp_(min=0.0)
+
+    def latent_axes(self) -> dict[str, int]:
+        """Axis that counts latents, for every parameter that has one."""
+        return super().latent_axes() | {"threshold": 0}
+
+    @torch.no_grad()
+    def replace_latents(self, index_N: Tensor, direction_ND: Tensor, alive_F: Tensor) -> None:
+        """As the base, and the thresholds start again."""
+        super().replace_latents(index_N, direction_ND, alive_F)
+        self.threshold[index_N] = self.config.initial_threshold
+
+    def canonical(self) -> CanonicalSae:
+        """Folded inference form."""
+        return fold_with_threshold(self, self.threshold)
