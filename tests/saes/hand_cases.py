@@ -22,16 +22,26 @@ def rows(num_rows, d_in, seed=0, dtype=torch.float32):
     return torch.randn(num_rows, d_in, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def sparse_rows(num_rows, d_in, seed=0, num_features=12):
+    """Rows made of few of ``num_features`` fixed directions each, scaled so that the mean of ‖x‖² is d_in."""
+    directions = torch.nn.functional.normalize(rows(num_features, d_in, seed=77), dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.rand(num_rows, num_features, generator=generator)
+    features *= torch.rand(num_rows, num_features, generator=generator) < 0.15
+    x_BD = features @ directions
+    return x_BD * (d_in / x_BD.square().sum(1).mean()).sqrt()
+
+
 def set_rows(parameter, values):
     with torch.no_grad():
         parameter.copy_(torch.as_tensor(values, dtype=parameter.dtype))
 
 
-def train(sae, num_steps, *, between=None):
+def train(sae, num_steps, *, between=None, draw=rows):
     """Real steps on fresh rows; ``between`` is called after each."""
     optimiser = build_adam(sae)
     for step in range(num_steps):
-        sae.loss(rows(64, sae.config.d_in, seed=step), step / num_steps).total.backward()
+        sae.loss(draw(64, sae.config.d_in, seed=step), step / num_steps).total.backward()
         sae.before_step()
         optimiser.step()
         optimiser.zero_grad()

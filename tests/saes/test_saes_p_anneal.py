@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hand_cases import difference_quotients, identity, rows, train
+from hand_cases import difference_quotients, identity, rows, sparse_rows, train
 
 import vsae_search.saes as saes
 from vsae_search.saes.p_anneal import POWER_FLOOR, power_mass
@@ -109,14 +109,16 @@ def test_without_annealing_it_is_the_l1_autoencoder():
         assert torch.equal(relu.loss(x_BD, progress).total, annealed.loss(x_BD, progress).total)
 
 
-def test_annealing_makes_small_codes_rarer():
-    small = []
+def test_annealing_trades_many_small_codes_for_few_large_ones():
+    l0, error = [], []
     for p_end in (1.0, 0.2):
-        sae = saes.create("p_anneal", d_in=6, d_sae=20, lr=1e-2, p_end=p_end, l1_coefficient=0.3)
-        train(sae, 300)
-        f_BF = sae.encode(rows(2000, 6, seed=10_000))
-        small.append(((f_BF > 0) & (f_BF < 0.1)).float().mean().item())
-    assert small[1] < 0.5 * small[0]
+        sae = saes.create("p_anneal", d_in=8, d_sae=24, lr=1e-2, p_end=p_end, l1_coefficient=0.3)
+        train(sae, 300, draw=sparse_rows)
+        x_BD = sparse_rows(2000, 8, seed=10_000)
+        l0.append((sae.encode(x_BD) > 0).sum(1).double().mean().item())
+        error.append((sae(x_BD) - x_BD).square().sum(1).mean().item())
+    assert l0[1] < 0.85 * l0[0]
+    assert error[1] < 1.1 * error[0]
 
 
 def test_resampling_is_inherited():

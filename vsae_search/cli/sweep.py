@@ -29,6 +29,12 @@ def sweep(
     name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the file's name.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, over every architecture.")] = None,
     overrides: Overrides = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Ray cluster to join (HOST:PORT); left out, Ray starts on this machine."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     root: Root = DEFAULT_ROOT,
     reports: Reports = DEFAULT_REPORTS,
@@ -47,7 +53,7 @@ def sweep(
         return
     if not _console.settings.quiet and output is Output.TABLE:
         _console.note(_plan.as_text(plan))
-    record, paths = _run(searched, root, reports)
+    record, paths = _run(searched, root, reports, address)
     _announce(record, paths, output)
     barren = _barren(root / record.name)
     if barren:
@@ -76,7 +82,7 @@ def _print_plan(plan: dict[str, object], output: Output) -> None:
         _console.out("Nothing was started (--dry-run).")
 
 
-def _run(space: SearchSpace, root: Path, reports: Path) -> tuple[SweepRecord, ReportPaths]:
+def _run(space: SearchSpace, root: Path, reports: Path, address: str | None) -> tuple[SweepRecord, ReportPaths]:
     """Run the sweep with its listeners; the report is written after tracking has let go of the runs."""
     from vsae_search.report import write_report
     from vsae_search.search import run_sweep
@@ -87,7 +93,7 @@ def _run(space: SearchSpace, root: Path, reports: Path) -> tuple[SweepRecord, Re
         progress.stage("preparing the subject and its activations")
         tracking = MlflowListener(root / space.name, space.tracking)
         try:
-            record = run_sweep(space, root=root, listeners=[tracking, progress])
+            record = run_sweep(space, root=root, listeners=[tracking, progress], ray_address=address)
         finally:
             progress.stage("finishing the MLflow record")
             _warn_undelivered(tracking.close())

@@ -106,7 +106,7 @@ class BlockPrecision:
     def quadratic(self, delta_BF: Tensor) -> Tensor:
         """``δᵀ Σ⁻¹ δ`` of each row [B]; O(B F)."""
         square_B = delta_BF.square() @ self._by_latent(1.0 / (1.0 - self.rho))
-        blocks_BNM = delta_BF[:, : self.num_blocks * self.size].reshape(-1, self.num_blocks, self.size)
+        blocks_BNM = delta_BF[:, : self.num_blocks * self.size].reshape(len(delta_BF), self.num_blocks, self.size)
         shared_B: Tensor = blocks_BNM.sum(2).square().sum(1) * (self.rho / ((1.0 - self.rho) * self.c))
         return square_B - shared_B
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vsae_search.saes._sparse_select import select
+from vsae_search.saes._sparse_select import Above, select, threshold_pays
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +69,20 @@ class Support:
         return dense_BF.index_put((self.row_N, self.latent_N), values_N)
 
 
+class Selected(NamedTuple):
+    """Selected pre-activations, twice: the two differ in where their gradients go.
+
+    Attributes:
+        pre_N: Pre-activations [N]; gradients flow to the encoder and, where it is subtracted, to ``b_dec``.
+        held_N: The same numbers [N] with ``b_dec`` held constant, for auxiliary losses that must not move it.
+        support: Where they are.
+    """
+
+    pre_N: Tensor
+    held_N: Tensor
+    support: Support
+
+
 def _row_sums(table: Tensor, row: Tensor, start: Tensor, weight: Tensor) -> Tensor:
     """Weighted sum of rows of a table for each group of entries; an empty group gives zeros."""
     return torch.nn.functional.embedding_bag(
@@ -77,33 +91,29 @@ def _row_sums(table: Tensor, row: Tensor, start: Tensor, weight: Tensor) -> Tens
 
 
 class _Preactivations(torch.autograd.Function):
-    """Gives known pre-activations the gradient of the encoder; see :func:`selected_preactivations`."""
+    """Gives known pre-activations the gradient of the encoder; see :class:`Selected`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        pre_N: Tensor,
-        centred_BD: Tensor,
-        W_enc_DF: Tensor,
-        b_enc_F: Tensor,
-        b_dec_D: Tensor | None,
-        support: Support,
-    ) -> Tensor:
-        del b_enc_F, b_dec_D  # they are inputs for the sake of their gradients
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        # the biases are inputs for the sake of their gradients
+        pre_N, centred_BD, W_enc_DF, _b_enc_F, _b_dec_D, support = inputs
         ctx.save_for_backward(centred_BD, W_enc_DF)
         ctx.support = support
-        return pre_N.view_as(pre_N)
+        ctx.set_materialize_grads(False)
+        return pre_N.view_as(pre_N), pre_N.view_as(pre_N)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (dpre_N,) = grads
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         centred_BD, W_enc_DF = ctx.saved_tensors
+        dpre_N, db_dec_D = grads[0], None
+        if ctx.needs_input_grad[4] and dpre_N is not None:
+            db_dec_D = torch.mv(W_enc_DF, ctx.support.sum_by_latent(dpre_N)).neg_()
+        both = [grad for grad in grads if grad is not None]
+        dboth_N = both[0] if len(both) == 1 else both[0] + both[1]
         order_N, row_N, start = ctx.support.by_latent
-        dW_enc_FD = _row_sums(centred_BD, row_N, start, dpre_N[order_N])
-        dbias_F = ctx.support.sum_by_latent(dpre_N)
-        db_dec_D = torch.mv(W_enc_DF, dbias_F).neg_() if ctx.needs_input_grad[4] else None
-        return None, None, dW_enc_FD.T, dbias_F, db_dec_D, None
+        dW_enc_FD = _row_sums(centred_BD, row_N, start, dboth_N[order_N])
+        return None, None, dW_enc_FD.T, ctx.support.sum_by_latent(dboth_N), db_dec_D, None
 
 
 class _Reconstruction(torch.autograd.Function):
@@ -142,9 +152,7 @@ class _Reconstruction(torch.autograd.Function):
         return dvalues_N, dW_dec_FD, db_dec_D, None, None
 
 
-def selected_preactivations(
-    sae: SparseAutoencoder, x_BD: Tensor, rules: Sequence[Rule], *, moves_b_dec: Sequence[bool] = ()
-) -> list[tuple[Tensor, Support]]:
+def selected_preactivations(sae: SparseAutoencoder, x_BD: Tensor, rules: Sequence[Rule]) -> list[Selected]:
     """Pre-activations ``(x - b_dec) W_enc + b_enc`` where rules select them, from one pass over the encoder.
 
     They are computed for a block of rows at a time and dropped once the rules have seen them, so the full [B, F] matrix
@@ -154,23 +162,21 @@ def selected_preactivations(
         sae: Autoencoder; ``subtract_b_dec`` says whether ``b_dec`` is subtracted from the input.
         x_BD: Scaled activations [B, D]; no gradient flows to them.
         rules: What to select.
-        moves_b_dec: For each rule, whether a gradient flows to ``b_dec``; True where left out.
 
     Returns:
-        For each rule the pre-activations [N], which pass gradients to the encoder, and where they are.
+        What each rule selected.
     """
     b_dec_D = sae.b_dec if sae.subtract_b_dec else None
     with torch.no_grad():
         centred_BD = x_BD if b_dec_D is None else x_BD - b_dec_D
         found = select(centred_BD, sae.W_enc, sae.b_enc, rules)
     selected = []
-    for index, entries in enumerate(found):
+    for entries in found:
         support = Support(entries.latent_N, entries.start(), sae.config.d_sae)
-        bias_D = b_dec_D if index >= len(moves_b_dec) or moves_b_dec[index] else None
-        pre_N: Tensor = _Preactivations.apply(  # type: ignore[no-untyped-call]
-            entries.value_N, centred_BD, sae.W_enc, sae.b_enc, bias_D, support
+        pre_N, held_N = _Preactivations.apply(  # type: ignore[no-untyped-call]
+            entries.value_N, centred_BD, sae.W_enc, sae.b_enc, b_dec_D, support
         )
-        selected.append((pre_N, support))
+        selected.append(Selected(pre_N, held_N, support))
     return selected
 
 
@@ -195,14 +201,13 @@ def sparse_reconstruction_loss(
     return loss, error_BD
 
 
-def sparse_auxk_loss(pre_N: Tensor, support: Support, W_dec_FD: Tensor, error_BD: Tensor) -> Tensor:
+def sparse_auxk_loss(dead: Selected, W_dec_FD: Tensor, error_BD: Tensor) -> Tensor:
     """Squared error with which selected dead latents reconstruct the residual, relative to the residual's variance.
 
     The same number as ``auxk_loss`` of the dense dead pre-activations.
 
     Args:
-        pre_N: Largest pre-activations of the dead latents [N].
-        support: Where they are.
+        dead: Largest pre-activations of the dead latents.
         W_dec_FD: Decoder weights of all latents [F, D].
         error_BD: Detached reconstruction error ``xhat - x`` [B, D].
 
@@ -210,8 +215,25 @@ def sparse_auxk_loss(pre_N: Tensor, support: Support, W_dec_FD: Tensor, error_BD
         Scalar; 0 when the residual does not vary.
     """
     residual_BD = error_BD.neg()
-    squared, _ = sparse_reconstruction_loss(pre_N.relu(), support, W_dec_FD, None, residual_BD)
+    squared, _ = sparse_reconstruction_loss(dead.held_N.relu(), dead.support, W_dec_FD, None, residual_BD)
     variance = (residual_BD - residual_BD.mean(0)).square().sum()
     varies = variance > 0
     # made safe before dividing: masking an infinite quotient afterwards would leave NaN gradients
     return squared * len(error_BD) / torch.where(varies, variance, 1.0) * varies
+
+
+def rectified_reconstruction(sae: SparseAutoencoder, x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Reconstruction loss of the code ``ReLU(pre-activation)`` and its sum per latent, sparse where that pays.
+
+    Args:
+        sae: Autoencoder whose code is the rectified pre-activation.
+        x_BD: Scaled activations [B, D].
+
+    Returns:
+        The scalar ``mean_b Σ_d (xhat - x)²``, and ``Σ_b f`` [F], which passes gradients too.
+    """
+    if not threshold_pays(sae, x_BD):
+        f_BF = sae.preactivations(x_BD).relu()
+        return sae.reconstruction(f_BF, x_BD)[0], f_BF.sum(0)
+    ((f_N, _, support),) = selected_preactivations(sae, x_BD, [Above(0.0)])  # positive, so there is nothing to rectify
+    return sparse_reconstruction_loss(f_N, support, sae.W_dec, sae.b_dec, x_BD)[0], support.sum_by_latent(f_N)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MIN_D_SAE = 512
 """Narrower dictionaries are trained densely: there the matrix products cost less than the bookkeeping."""
-MAX_DENSITY = 0.05
+MAX_DENSITY = 0.08
 """Share of firing entries above which the dense products are faster."""
 MAX_AUXILIARY_DENSITY = 0.25
 """The same for the share of dead latents in the auxiliary loss, whose pre-activations cost nothing extra if sparse."""
@@ -187,7 +187,7 @@ def select(centred_BD: Tensor, W_enc_DF: Tensor, b_enc_F: Tensor, rules: Sequenc
     rows_per_block = min(len(centred_BD), max(1, _BLOCK_ELEMENTS // len(b_enc_F)))
     block = centred_BD.new_empty(rows_per_block, len(b_enc_F))
     parts: list[list[Entries]] = [[] for _ in rules]
-    for rows_bD in centred_BD.split(rows_per_block):
+    for rows_bD in torch.split(centred_BD, rows_per_block):
         pre_bF = torch.addmm(b_enc_F, rows_bD, W_enc_DF, out=block[: len(rows_bD)])
         for rule, part in zip(rules, parts, strict=True):
             part.append(rule.pick(pre_bF))

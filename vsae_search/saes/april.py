@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
+from vsae_search.saes._sparse import rectified_reconstruction
 from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
 from vsae_search.saes.registry import register
 
@@ -44,9 +45,7 @@ class April(SparseAutoencoder):
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE plus the warmed-up, norm-weighted L1 penalty, mean over tokens."""
-        f_BF = self.encode(x_BD)
-        reconstruction, _ = self.reconstruction(f_BF, x_BD)
-        mass_F = f_BF.sum(0)
+        reconstruction, mass_F = rectified_reconstruction(self, x_BD)
         norm_F = torch.linalg.vector_norm(self.W_dec, dim=1)
         l1 = torch.dot(mass_F, norm_F) * (self.config.l1_coefficient * self.warm_up(progress) / len(x_BD))
         return Loss(reconstruction + l1, reconstruction, {"l1": l1}, mass_F.detach() > 0)

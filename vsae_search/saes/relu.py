@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from vsae_search.saes._sparse import rectified_reconstruction
 from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
 from vsae_search.saes.registry import register
 
@@ -41,9 +42,8 @@ class Relu(SparseAutoencoder):
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE plus the warmed-up L1 penalty, mean over tokens."""
-        f_BF = self.encode(x_BD)
-        reconstruction, _ = self.reconstruction(f_BF, x_BD)
-        mass_F = f_BF.sum(0)  # one pass over the code serves the penalty and the firing mask, since f >= 0
+        # one pass over the code serves the penalty and the firing mask, since f >= 0
+        reconstruction, mass_F = rectified_reconstruction(self, x_BD)
         l1 = mass_F.sum() * (self.config.l1_coefficient * self.warm_up(progress) / len(x_BD))
         return Loss(reconstruction + l1, reconstruction, {"l1": l1}, mass_F.detach() > 0)
 

@@ -68,12 +68,12 @@ class TopK(KeepsLargest):
         rules = [rule]
         if self.config.aux_coefficient > 0 and auxiliary_pays(self.aux_k(), len(self.dead_K)):
             rules.append(TopOfRow(self.aux_k(), among_M=self.dead_K))
-        (pre_N, support), *dead = selected_preactivations(self, x_BD, rules, moves_b_dec=(True, False))
-        values_N = pre_N.relu()
-        reconstruction, error_BD = sparse_reconstruction_loss(values_N, support, self.W_dec, self.b_dec, x_BD)
-        fired_F = support.sum_by_latent(values_N.detach()) > 0
+        (pre_N, _, support), *dead = selected_preactivations(self, x_BD, rules)
+        f_N = pre_N.relu()
+        reconstruction, error_BD = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
+        fired_F = support.sum_by_latent(f_N.detach()) > 0
         if dead:
-            auxk = self.config.aux_coefficient * sparse_auxk_loss(*dead[0], self.W_dec, error_BD)
+            auxk = self.config.aux_coefficient * sparse_auxk_loss(dead[0], self.W_dec, error_BD)
         else:
             auxk = self.auxk(x_BD, error_BD)
         return Loss(reconstruction + auxk, reconstruction, {"auxk": auxk}, fired_F)

@@ -160,7 +160,7 @@ class VsaeMix(VsaeSpikeSlab, LegacySeedSae):
 
     def _with_sets(self, kl_F: Tensor, logit_BF: Tensor) -> Tensor:
         for kind, members_SM in self._set_groups(logit_BF.device):
-            logit_BSM = at_least_float32(logit_BF.index_select(1, members_SM.flatten())).reshape(-1, *members_SM.shape)
+            logit_BSM = at_least_float32(logit_BF.index_select(1, members_SM.flatten())).reshape(len(logit_BF), *members_SM.shape)
             extra_S = structure_correction(logit_BSM, kind, self.config.alpha, self.config.smoothing).mean(0)
             share_SM = (extra_S / members_SM.shape[1])[:, None].expand(members_SM.shape)
             kl_F = kl_F.index_add(0, members_SM.flatten(), share_SM.flatten())

@@ -137,7 +137,7 @@ class Checkpoint:
         return tensors
 
     def _training_buffers(self) -> dict[str, Tensor]:
-        """Buffers that are not part of the trained autoencoder (``persistent=False``) but decide how training goes on."""
+        """Buffers that are not stored with the autoencoder (``persistent=False``) but decide how training goes on."""
         stored = self.sae.state_dict().keys()
         return {name: buffer for name, buffer in self.sae.named_buffers() if name not in stored}
 
