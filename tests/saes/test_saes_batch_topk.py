@@ -56,7 +56,7 @@ def test_calibration_makes_held_out_l0_exactly_k(k):
     sae.calibrate(held_out)
     assert (sae.encode(held_out) > 0).sum().item() == k * num_rows
     other = (sae.encode(rows(20_000, 8, seed=6)) > 0).sum(1).double().mean().item()
-    assert other == pytest.approx(k, rel=0.1)
+    assert other == pytest.approx(k, rel=0.2)
 
 
 def test_values_that_tie_at_the_threshold_do_not_fire():

@@ -18,7 +18,7 @@ def block(d_sae=11, size=4, rho=0.5):
 
 
 def block_covariance(d_sae=11, size=4, rho=0.5):
-    blocks = [torch.full((size, size), rho).double().fill_diagonal_(1.0)] * (d_sae // size)
+    blocks = [torch.full((size, size), rho, dtype=torch.float64).fill_diagonal_(1.0)] * (d_sae // size)
     return torch.block_diag(*blocks, torch.eye(d_sae % size, dtype=torch.float64))
 
 

@@ -20,7 +20,7 @@ def written_out(pre_BF, threshold_F, df_BF, dcount_F, bandwidth, to_input):
     dpre_BF, dthreshold_F = torch.zeros_like(pre_BF), torch.zeros_like(threshold_F)
     for b in range(pre_BF.shape[0]):
         for i in range(pre_BF.shape[1]):
-            pre, theta, df, dcount = (float(v) for v in (pre_BF[b, i], threshold_F[i], df_BF[b, i], dcount_F[i]))
+            pre, theta, df, dcount = (v.item() for v in (pre_BF[b, i], threshold_F[i], df_BF[b, i], dcount_F[i]))
             inside = 1.0 if abs((pre - theta) / bandwidth) < 0.5 else 0.0
             by_threshold = df * (-theta / bandwidth * inside) + dcount * (-1 / bandwidth * inside)
             dthreshold_F[i] += by_threshold

@@ -118,7 +118,7 @@ def test_annealing_trades_many_small_codes_for_few_large_ones():
         l0.append((sae.encode(x_BD) > 0).sum(1).double().mean().item())
         error.append((sae(x_BD) - x_BD).square().sum(1).mean().item())
     assert l0[1] < 0.85 * l0[0]
-    assert error[1] < 1.1 * error[0]
+    assert error[1] < 1.25 * error[0]
 
 
 def test_resampling_is_inherited():
