@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from step_runners import Case, build, runners
+from step_runners import PEERS, Case, build, runners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SHAPES = ((20, 160, 1024, 8), (64, 512, 4096, 8), (512, 4096, 2048, 32), (768, 6144, 2048, 32))
 CUDA_SHAPES = ((768, 6144, 8192, 32), (768, 24576, 8192, 32))
 ARCHITECTURES = ("relu", "topk", "batch_topk", "jumprelu", "gated")
+PEER_NAMES = ("SAELens", "dictionary_learning", "sparsify")
 THRESHOLDED = ("relu", "jumprelu", "gated")
 PRODUCTS = {"gated": 7}
 """Dense matrix products of a step; 5 for every other architecture."""
@@ -159,8 +160,8 @@ def speed_row(case: Case, seconds: dict[str, list[float]]) -> str:
     best = min(ratios, key=lambda name: statistics.median(ratios[name]))
     bound = statistics.median(seconds["products"]) * PRODUCTS.get(case.architecture, 5) / 5
     cells = [
-        f"{statistics.median(ratios[name]):.2f} ± {spread(ratios[name]):.0%}" if name in ratios else "–"
-        for name in ("saelens", "dictionary_learning", "sparsify")
+        f"{statistics.median(ratios[name]):.2f} ± {spread(ratios[name]):.0%}" if name in ratios else "-"
+        for name in PEERS
     ]
     return (
         f"| {case.label} | {1 / ours:.4g} ± {spread(seconds['ours']):.0%} | {case.batch / ours:,.0f} | "
@@ -171,7 +172,15 @@ def speed_row(case: Case, seconds: dict[str, list[float]]) -> str:
 def speed_table(shape: tuple[int, int, int, int], rows: list[str]) -> str:
     """Table of one shape."""
     d_in, d_sae, batch, k = shape
-    head = "| architecture | ours, steps/s | ours, rows/s | / SAELens | / dictionary_learning | / sparsify | / best | bound |"
+    columns = (
+        "architecture",
+        "ours, steps/s",
+        "ours, rows/s",
+        *[f"/ {name}" for name in PEER_NAMES],
+        "/ best",
+        "bound",
+    )
+    head = f"| {' | '.join(columns)} |"
     return "\n".join([f"### d_in {d_in}, d_sae {d_sae}, batch {batch}, k {k}\n", head, "|---" * 8 + "|", *rows, ""])
 
 
@@ -180,14 +189,11 @@ def memory_table(shape: tuple[int, int, int, int], device: str, dtype: torch.dty
     rows = []
     for case in cases(shape, device, dtype):
         peaks = {name: memory_in_child(name, case) for name in runners(case)}
-        columns = [
-            f"{peaks[name]:.0f}" if name in peaks else "–"
-            for name in ("ours", "saelens", "dictionary_learning", "sparsify")
-        ]
+        columns = [f"{peaks[name]:.0f}" if name in peaks else "-" for name in ("ours", *PEERS)]
         rows.append(f"| {case.label} | {' | '.join(columns)} |")
     d_in, d_sae, batch, _ = shape
     title = f"## Peak memory of a step (MB), d_in {d_in}, d_sae {d_sae}, batch {batch}\n"
-    head = "| architecture | ours | SAELens | dictionary_learning | sparsify |"
+    head = f"| architecture | ours | {' | '.join(PEER_NAMES)} |"
     return "\n".join([title, head, "|---" * 5 + "|", *rows, ""])
 
 
@@ -216,13 +222,13 @@ TEXT = """# One training step against peers, {device}
 
 Every runner makes a full optimiser step on the same batch. Ours: loss, backward, decoder projection, gradient clipping,
 fused Adam, decoder norm, dead-latent tracking and loss bookkeeping. SAELens: `SAETrainer.step`. dictionary_learning:
-`trainer.update`. sparsify: `SparseCoder` forward and backward and Adam, without the rest of its loop. A ratio is how many
-times as fast ours is: the median over rounds ± half the distance between the quartiles. "Best" is the ratio to the
+`trainer.update`. sparsify: `SparseCoder` forward and backward and Adam, without the rest of its loop. A ratio is how
+many times as fast ours is: the median over rounds ± half the distance between the quartiles. "Best" is the ratio to the
 fastest peer. "Bound" is the time of the dense matrix products of a step alone (5; 7 for gated) over our time: above 1
 means that a sparse step does less than those products.
 
-Rows without a remark start from initial weights, where half of a thresholded code fires. "1.5 % dense" has biases set so
-that 1.5 % fires. "Half of the latents dead" has the auxiliary loss at work.
+Rows without a remark start from initial weights, where half of a thresholded code fires. "1.5 % dense" has biases set
+so that 1.5 % fires. "Half of the latents dead" has the auxiliary loss at work.
 """
 
 

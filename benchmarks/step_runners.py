@@ -81,6 +81,14 @@ def _make_sparse(x_BD: Tensor, W_enc_DF: Tensor, *biases: Tensor) -> None:
         bias_F.fill_(-largest[-1].item())
 
 
+@torch.no_grad()
+def _silence(case: Case, bias_F: Tensor) -> Tensor:
+    """Mark a share of the latents dead [F] (bool) and keep them from firing."""
+    dead_F = torch.arange(case.d_sae, device=case.device) < case.dead * case.d_sae
+    bias_F[dead_F] = -100.0
+    return dead_F
+
+
 def _ours(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
     from vsae_search import saes
     from vsae_search.training.dead import DeadTracker
@@ -94,7 +102,7 @@ def _ours(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
     sae.initialise(x_BD)
     if case.sparse:
         _make_sparse(x_BD, sae.W_enc, *[p for name, p in sae.named_parameters() if name in {"b_enc", "b_mag"}])
-    dead_F = torch.arange(case.d_sae, device=case.device) < case.dead * case.d_sae
+    dead_F = _silence(case, sae.b_enc)
     sae.mark_dead(dead_F)
     parameters, optimiser = list(trainable(sae).values()), build_adam(sae)
     tracker, meter = DeadTracker(case.d_sae, window=1 << 30, device=case.device), Meter(case.architecture)
@@ -154,20 +162,21 @@ def _saelens(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
         )
     trainer = SAETrainer(
         SAETrainerConfig(
-            total_training_samples=1 << 40, train_batch_size_samples=case.batch, lr=1e-5, lr_end=1e-6, device=case.device
+            total_training_samples=1 << 40,
+            train_batch_size_samples=case.batch,
+            lr=1e-5,
+            lr_end=1e-6,
+            device=case.device,
         ),
         sae,
         iter(()),
     )
     if case.dead:  # counted in steps without firing
-        trainer.n_forward_passes_since_fired[: int(case.dead * case.d_sae)] = 1e9
-    dead = trainer.n_forward_passes_since_fired.clone()
+        trainer.n_forward_passes_since_fired[_silence(case, sae.b_enc)] = 1e9
 
     def step(x_BD: Tensor) -> None:
         trainer.step(x_BD)
         trainer.n_training_steps += 1
-        if case.dead:
-            trainer.n_forward_passes_since_fired.copy_(dead)
 
     return step
 
@@ -201,13 +210,13 @@ def _dictionary_learning(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
         weight_DF = parameters["W_enc"] if "W_enc" in parameters else parameters["encoder.weight"].T
         names = {"b_enc", "encoder.bias", "gate_bias", "mag_bias"} & set(parameters)
         _make_sparse(x_BD, weight_DF, *[parameters[name] for name in names])
+    if case.dead:
+        trainer.num_tokens_since_fired[_silence(case, trainer.ae.encoder.bias)] = 1 << 40
     done = 0
 
     def step(x_BD: Tensor) -> None:
         nonlocal done
         done += 1  # step 0 would be spent on the geometric median
-        if case.dead:
-            trainer.num_tokens_since_fired[: int(case.dead * case.d_sae)] = 1 << 40
         trainer.update(done, x_BD)
 
     return step
@@ -220,7 +229,7 @@ def _sparsify(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
     config = SparseCoderConfig(num_latents=case.d_sae, k=case.k)
     sae = SparseCoder(case.d_in, config, device=case.device, dtype=case.dtype)
     optimiser = torch.optim.Adam(sae.parameters(), lr=1e-5)
-    dead_F = torch.arange(case.d_sae, device=case.device) < case.dead * case.d_sae if case.dead else None
+    dead_F = _silence(case, sae.encoder.bias) if case.dead else None
 
     def step(x_BD: Tensor) -> None:
         out = sae(x_BD, dead_mask=dead_F)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from vsae_search.saes._covariance import BlockPrecision, LowRankPrecision, gaussian_kl, limit_factors_
+from vsae_search.saes._covariance import (
+    BlockPrecision,
+    LowRankPrecision,
+    gaussian_kl,
+    limit_factors_,
+    mean_gaussian_kl,
+)
 
 
 def randn(*shape, seed=0):
@@ -59,7 +65,11 @@ def test_divergence_of_each_token_equals_torch_distributions(prior, covariance_F
     mu_BF, log_variance_F = randn(6, d_sae).relu(), randn(d_sae, seed=2)
     posterior = MultivariateNormal(mu_BF, torch.diag(log_variance_F.exp()))
     dense_B = kl_divergence(posterior, MultivariateNormal(torch.zeros(d_sae).double(), covariance_FF))
-    torch.testing.assert_close(gaussian_kl(mu_BF, log_variance_F, prior), dense_B, rtol=1e-10, atol=1e-10)
+    exact = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(gaussian_kl(mu_BF, log_variance_F, prior), dense_B, **exact)
+    mean, square_F = mean_gaussian_kl(mu_BF, log_variance_F, prior)
+    torch.testing.assert_close(mean, dense_B.mean(), **exact)
+    torch.testing.assert_close(square_F, mu_BF.square().mean(0), **exact)
 
 
 def test_a_block_by_hand():
@@ -78,6 +88,12 @@ def test_gradient_by_factors_mean_and_variance():
         lambda m, v, u: gaussian_kl(m, v, LowRankPrecision(u)), (mu_BF, log_variance_F, factors_FR)
     )
     assert torch.autograd.gradcheck(lambda m, v: gaussian_kl(m, v, block(6, 3, 0.4)), (mu_BF, log_variance_F))
+    assert torch.autograd.gradcheck(
+        lambda m, v, u: 0.7 * mean_gaussian_kl(m, v, LowRankPrecision(u))[0], (mu_BF, log_variance_F, factors_FR)
+    )
+    assert torch.autograd.gradcheck(
+        lambda m, v: 0.7 * mean_gaussian_kl(m, v, block(6, 3, 0.4))[0], (mu_BF, log_variance_F)
+    )
 
 
 def test_half_precision_is_computed_in_float32():

@@ -123,13 +123,13 @@ def test_preactivation_loss_pulls_dead_latents_and_no_others():
 
 
 def test_smooth_part_equals_autograd_where_no_preactivation_is_in_the_window():
-    sae = saes.create("jumprelu", d_in=3, d_sae=6, bandwidth=1e-9).double()
+    sae = saes.create("jumprelu", d_in=3, d_sae=6, bandwidth=1e-9, sparsity_coefficient=1.0).double()
     set_rows(sae.threshold, torch.linspace(0.0, 0.5, 6))
     x_BD = rows(30, 3, dtype=torch.float64)
     ours = gradients(sae, sae.loss(x_BD, 1.0).total)
     pre_BF = x_BD @ sae.W_enc + sae.b_enc
     f_BF = pre_BF * (pre_BF > sae.threshold)
-    plain = (f_BF @ sae.W_dec + sae.b_dec - x_BD).square().sum(1).mean() + 5.0 * (4 * f_BF).tanh().sum(1).mean()
+    plain = (f_BF @ sae.W_dec + sae.b_dec - x_BD).square().sum(1).mean() + 1.0 * (4 * f_BF).tanh().sum(1).mean()
     for name, gradient in gradients(sae, plain).items():
         torch.testing.assert_close(ours[name], gradient)
 

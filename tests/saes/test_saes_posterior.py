@@ -11,10 +11,16 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
+from vsae_search.saes import _posterior
 from vsae_search.saes._posterior import laplace, normal_kl_offset, rectified, spike_slab
 
 MU = [-2.0, -0.3, 0.0, 0.4, 3.0]
 LOG_VARIANCE = [-3.0, -1.0, 0.0, 0.7, 1.5]
+POSTERIORS = [
+    lambda mu, logit, lv: spike_slab(mu, logit, lv, alpha=0.1, prior_mean=0.7, prior_variance=3.0),
+    lambda mu, logit, lv: rectified(mu + 0 * logit, lv, prior_mean=-1.7, prior_variance=3.0),
+    lambda mu, logit, lv: laplace(mu + 0 * logit, lv, scale=0.3),
+]
 
 
 def one(values):
@@ -112,14 +118,7 @@ def test_rectified_divergence_equals_monte_carlo():
         assert error < 0.05 * exact.item()
 
 
-@pytest.mark.parametrize(
-    "posterior",
-    [
-        lambda mu, logit, lv: spike_slab(mu, logit, lv, alpha=0.1, prior_mean=0.7, prior_variance=3.0),
-        lambda mu, logit, lv: rectified(mu + 0 * logit, lv, prior_mean=-1.7, prior_variance=3.0),
-        lambda mu, logit, lv: laplace(mu + 0 * logit, lv, scale=0.3),
-    ],
-)
+@pytest.mark.parametrize("posterior", POSTERIORS)
 def test_gradients_equal_finite_differences(posterior):
     generator = torch.Generator().manual_seed(0)
     mu, logit = (3 * torch.randn(6, 4, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
@@ -255,3 +254,21 @@ def test_averages_are_over_tokens():
         together = posterior(mu.repeat(2, 1), logit.repeat(2, 1))
         torch.testing.assert_close(together.kl_F, torch.stack([row.kl_F for row in rows]).mean(0))
         torch.testing.assert_close(together.variance_F, torch.stack([row.variance_F for row in rows]).mean(0))
+
+
+def test_blocks_of_rows_change_nothing(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    start = [3 * torch.randn(11, 4, generator=generator, dtype=torch.float64) for _ in range(2)]
+    results = []
+    for elements in (1, 12, 1 << 15):  # one row, three rows, all rows
+        monkeypatch.setattr(_posterior, "_BLOCK_ELEMENTS", elements)
+        results.append([])
+        for posterior in POSTERIORS:
+            inputs = [*(tensor.clone() for tensor in start), torch.linspace(-2, 1, 4, dtype=torch.float64)]
+            for tensor in inputs:
+                tensor.requires_grad_()
+            moments = posterior(*inputs)
+            (moments.mean_BF.pow(3).sum() + (moments.variance_F * moments.kl_F).sum()).backward()
+            results[-1] += [*(term.detach() for term in moments), *(tensor.grad for tensor in inputs)]
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-12)

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsae_search.saes as saes
-from vsae_search.saes._cofiring import LatentSet
+from vsae_search.saes._cofiring import LatentSet, Partners, match_sets, update_partners
 
 PARAMS = {
     "vsae_iso": {"kl_coefficient": 0.2},
@@ -107,7 +107,6 @@ def test_6_no_index_is_special_before_training():
     order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
     fires = torch.rand(4000, 12, generator=torch.Generator().manual_seed(1)) < 0.1
     fires[:, 9] = fires[:, 2]
-    from vsae_search.saes._cofiring import Partners, match_sets, update_partners
 
     def learn(fires_NF):
         partners = update_partners(Partners.none(12, 4), fires_NF, 0.5)
@@ -160,9 +159,7 @@ class LargestTensor(TorchDispatchMode):
 
 @every
 def test_8_memory_is_linear_in_the_number_of_latents(name):
-    sae = saes.create(
-        name, d_in=4, d_sae=8192, **PARAMS[name] | {"prior_l0": 32.0} if name == "vsae_mix" else PARAMS[name]
-    )
+    sae = saes.create(name, d_in=4, d_sae=8192, **PARAMS[name])
     x_BD = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
     with LargestTensor() as largest:
         sae.loss(x_BD, 1.0).total.backward()

@@ -10,6 +10,7 @@ from torch.distributions import Normal
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsae_search.saes as saes
+from vsae_search.saes import vsae_topk
 from vsae_search.saes._auxk import keep_largest
 from vsae_search.training.dead import resample
 from vsae_search.training.optimiser import build_adam
@@ -264,6 +265,22 @@ def test_topk_without_divergence_is_topk():
     sae = make("vsae_topk")
     assert torch.equal(sae.encode(x_BD), plain.encode(x_BD))
     assert sae.loss(x_BD, 0.0).reconstruction.item() == pytest.approx(plain.loss(x_BD, 0.0).total.item())
+
+
+def test_topk_from_active_entries_alone_is_the_same(monkeypatch):
+    x_BD, results = rows(40, 8), []
+    for dense in (False, True):
+        sae = saes.create("vsae_topk", d_in=8, d_sae=1024, k=3, free_bits=1e-3).double()
+        sae.mark_dead(torch.arange(1024) % 2 == 0)
+        if dense:
+            monkeypatch.setattr(vsae_topk, "fixed_pays", lambda *args: False)
+        else:
+            monkeypatch.setattr(sae, "posterior", None)  # not asked for
+        loss = sae.loss(x_BD, 0.1)
+        loss.total.backward()
+        results.append([*loss.penalties.values(), loss.fired_F, *(parameter.grad for parameter in sae.parameters())])
+    for sparse, dense in zip(*results, strict=True):
+        torch.testing.assert_close(sparse, dense, rtol=1e-9, atol=1e-12)
 
 
 def test_laplace_is_an_l1_penalty_when_sigma_is_small():

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vsae_search.saes._posterior import at_least_float32
 
@@ -35,6 +36,9 @@ class Precision(Protocol):
     def quadratic(self, delta_BF: Tensor) -> Tensor:
         """``δᵀ Σ⁻¹ δ`` of each row [B] of deviations from the prior mean [B, F]."""
 
+    def mean_quadratic(self, delta_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of :meth:`quadratic` over rows, and the mean of ``δ_i²`` [F] on the way to it, detached."""
+
 
 def gaussian_kl(mu_BF: Tensor, log_variance_F: Tensor, prior: Precision) -> Tensor:
     """``KL(N(μ, diag σ²) ‖ N(0, Σ))`` of each token, in nats; in float32 or better.
@@ -49,9 +53,28 @@ def gaussian_kl(mu_BF: Tensor, log_variance_F: Tensor, prior: Precision) -> Tens
     Returns:
         Divergence of each token [B].
     """
+    return 0.5 * (prior.quadratic(at_least_float32(mu_BF)) + _spread(log_variance_F, prior))
+
+
+def mean_gaussian_kl(mu_BF: Tensor, log_variance_F: Tensor, prior: Precision) -> tuple[Tensor, Tensor]:
+    """Mean over tokens of :func:`gaussian_kl`, with fewer passes over arrays of the size of the code.
+
+    Args:
+        mu_BF: Posterior means [B, F].
+        log_variance_F: Posterior log-variances ``log σ²`` [F].
+        prior: Inverse prior covariance.
+
+    Returns:
+        Mean divergence in nats, and the mean of ``μ_i²`` [F], detached.
+    """
+    quadratic, square_F = prior.mean_quadratic(at_least_float32(mu_BF))
+    return 0.5 * (quadratic + _spread(log_variance_F, prior)), square_F
+
+
+def _spread(log_variance_F: Tensor, prior: Precision) -> Tensor:
+    """What a divergence owes to variances, which are the same for every token."""
     log_variance_F = at_least_float32(log_variance_F)
-    spread = (log_variance_F.exp() * prior.diagonal_F - 1.0 - log_variance_F).sum() + prior.log_determinant
-    return 0.5 * (prior.quadratic(at_least_float32(mu_BF)) + spread)
+    return (log_variance_F.exp() * prior.diagonal_F - 1.0 - log_variance_F).sum() + prior.log_determinant
 
 
 @dataclass(frozen=True)
@@ -110,6 +133,33 @@ class BlockPrecision:
         shared_B: Tensor = blocks_BNM.sum(2).square().sum(1) * (self.rho / ((1.0 - self.rho) * self.c))
         return square_B - shared_B
 
+    def mean_quadratic(self, delta_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of :meth:`quadratic` over rows, and the mean of ``δ_i²`` [F], detached."""
+        square_F = delta_BF.square().mean(0)
+        blocks_BNM = delta_BF[:, : self.num_blocks * self.size].reshape(len(delta_BF), self.num_blocks, self.size)
+        shared = blocks_BNM.sum(2).square().sum() * (self.rho / ((1.0 - self.rho) * self.c * len(delta_BF)))
+        return (square_F * self._by_latent(1.0 / (1.0 - self.rho))).sum() - shared, square_F.detach()
+
+
+class _WoodburyMean(torch.autograd.Function):
+    """``mean_b [Σ_i w_i δ_i² - ‖A δ‖²]`` and the mean of ``δ_i²`` [F], in few passes over ``δ``."""
+
+    @staticmethod
+    def forward(ctx: Any, delta_BF: Tensor, weight_F: Tensor, A_RF: Tensor) -> tuple[Tensor, Tensor]:
+        shared_BR = delta_BF @ A_RF.T
+        square_F = torch.linalg.vector_norm(delta_BF, dim=0).square_().div_(len(delta_BF))
+        ctx.save_for_backward(delta_BF, weight_F, A_RF, shared_BR, square_F)
+        ctx.mark_non_differentiable(square_F)
+        return weight_F @ square_F - shared_BR.square().sum() / len(delta_BF), square_F
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        delta_BF, weight_F, A_RF, shared_BR, square_F = ctx.saved_tensors
+        shared_BR = shared_BR * (grads[0] * (-2.0 / len(delta_BF)))
+        ddelta_BF = delta_BF * (weight_F * (grads[0] * (2.0 / len(delta_BF))))
+        return ddelta_BF.addmm_(shared_BR, A_RF), square_F * grads[0], shared_BR.T @ delta_BF
+
 
 class LowRankPrecision:
     """``Σ = diag(D) + U Uᵀ`` with ``D_i = 1 - ‖U_i‖²``, inverted by the Woodbury identity; differentiable in ``U``.
@@ -145,6 +195,13 @@ class LowRankPrecision:
     def quadratic(self, delta_BF: Tensor) -> Tensor:
         """``δᵀ Σ⁻¹ δ`` of each row [B]."""
         return delta_BF.square() @ self._inverse_own_F - (delta_BF @ self._A_RF.T).square().sum(1)
+
+    def mean_quadratic(self, delta_BF: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean of :meth:`quadratic` over rows, and the mean of ``δ_i²`` [F], detached."""
+        mean, square_F = _WoodburyMean.apply(  # type: ignore[no-untyped-call]
+            delta_BF, self._inverse_own_F, self._A_RF
+        )
+        return mean, square_F
 
 
 @torch.no_grad()

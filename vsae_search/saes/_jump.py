@@ -1,6 +1,6 @@
-"""What architectures with a firing threshold have in common: its precision and the folded form.
+"""What architectures with a firing threshold have in common: comparing with it, its precision and the folded form.
 
-Shapes: F d_sae.
+Shapes: B batch, F d_sae.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from typing import Self
 
     from vsae_search.saes.base import SparseAutoencoder
+
+
+def exceeds(values_BF: Tensor, bound: Tensor | float) -> Tensor:
+    """1 where a value is above the bound and 0 elsewhere, in the type of the values [B, F].
+
+    As numbers, because multiplying by truth values, or counting them, converts all of them first.
+    """
+    numbers_BF = torch.empty_like(values_BF)
+    return torch.gt(values_BF, bound, out=numbers_BF)
 
 
 class Float32Threshold(nn.Module):

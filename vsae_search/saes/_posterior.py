@@ -5,8 +5,8 @@ Shapes: B batch, b rows of a block, F d_sae.
 Every latent is independent of the others, so each function maps pre-activations [B, F] and a few numbers per latent to
 the posterior mean [B, F] and to the variance and divergence of each latent, averaged over tokens [F]. Nothing is
 sampled. Autograd would keep some twenty intermediate arrays of full size per step; the gradients below keep only their
-inputs, and on a CPU all intermediate values of a block of rows stay in its cache. Pre-activations of a half-precision type are computed with in float32, since a divergence is a difference of
-large numbers.
+inputs, and on a CPU the intermediate values of a block of rows stay in its cache. Pre-activations of a half-precision
+type are computed with in float32, since a divergence is a difference of large numbers.
 """
 
 from __future__ import annotations

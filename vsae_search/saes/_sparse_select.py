@@ -142,7 +142,12 @@ class TopOfBatch:
     Candidates are taken above a floor guessed from a sample of the first block so that there are somewhat too many, and
     the selection is made among them. Should they turn out to be too few, all blocks are gone through once more with the
     floor at 0, so the result is exact whatever the guess was.
+
+    Attributes:
+        smallest: The smallest selected value []; infinite when there is none. Set once the selection is made.
     """
+
+    smallest: Tensor
 
     def __init__(self, k: int) -> None:
         self.k = k
@@ -164,8 +169,11 @@ class TopOfBatch:
             self._floor = 0.0
             return None
         if len(entries.value_N) <= count:
+            self.smallest = torch.cat([entries.value_N, entries.value_N.new_full((1,), torch.inf)]).amin()
             return entries
-        kept_N = entries.value_N.topk(count, sorted=False).indices.sort().values
+        best = entries.value_N.topk(count, sorted=False)
+        self.smallest = best.values.amin()
+        kept_N = best.indices.sort().values
         row_N = torch.arange(len(entries.count_B)).repeat_interleave(entries.count_B)
         count_B = torch.bincount(row_N[kept_N], minlength=len(entries.count_B))
         return Entries(entries.value_N[kept_N], entries.latent_N[kept_N], count_B)

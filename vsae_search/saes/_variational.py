@@ -161,11 +161,32 @@ class VariationalSae(SparseAutoencoder):
         """Expected sum-MSE (``reconstruction`` by the mean, plus ``variance``), divergence, auxiliary loss."""
         moments, fired_F = self.posterior(x_BD)
         reconstruction, error_BD = self.reconstruction(moments.mean_BF, x_BD)
-        kl_F = moments.kl_F.clamp_min(self.config.free_bits) if self.config.free_bits > 0 else moments.kl_F
+        return self.combine(
+            reconstruction, moments.variance_F, moments.kl_F, self.auxk(x_BD, error_BD), fired_F, progress
+        )
+
+    def combine(
+        self, reconstruction: Tensor, variance_F: Tensor, kl_F: Tensor, auxk: Tensor, fired_F: Tensor, progress: float
+    ) -> Loss:
+        """The loss from its parts: free bits, weight and warm-up of the divergence.
+
+        Args:
+            reconstruction: Sum-of-squares error of the posterior mean, mean over tokens.
+            variance_F: Posterior variances, mean over tokens [F].
+            kl_F: Divergences in nats, mean over tokens [F].
+            auxk: Weighted auxiliary loss.
+            fired_F: Latents that fired [F], bool.
+            progress: Share of training that is done.
+
+        Returns:
+            The loss with its named parts.
+        """
+        if self.config.free_bits > 0:
+            kl_F = kl_F.clamp_min(self.config.free_bits)
         penalties = {
-            "variance": moments.variance_F.sum(),
+            "variance": variance_F.sum(),
             "kl": kl_F.sum() * (self.kappa * self.warm_up(progress)),
-            "auxk": self._auxk(x_BD, error_BD),
+            "auxk": auxk,
         }
         penalties = {name: term.to(reconstruction.dtype) for name, term in penalties.items()}
         return Loss(reconstruction + sum(penalties.values()), reconstruction, penalties, fired_F)
@@ -177,7 +198,7 @@ class VariationalSae(SparseAutoencoder):
 
     # -- dead latents -----------------------------------------------------------------------------------------------
 
-    def _auxk(self, x_BD: Tensor, error_BD: Tensor) -> Tensor:
+    def auxk(self, x_BD: Tensor, error_BD: Tensor) -> Tensor:
         """Dead latents reconstruct what the posterior mean leaves over; they alone are moved by it."""
         if self.config.aux_coefficient == 0 or len(self.dead_K) == 0:
             return error_BD.new_zeros(())

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 
 from vsae_search.saes._batch_select import largest_entries
-from vsae_search.saes._jump import Float32Threshold, fold_with_threshold
+from vsae_search.saes._jump import Float32Threshold, exceeds, fold_with_threshold
+from vsae_search.saes._sparse_select import TopOfBatch, fixed_pays
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
@@ -66,7 +67,7 @@ class BatchTopK(Float32Threshold, TopK):
     def encode(self, x_BD: Tensor) -> Tensor:
         """Code [B, F] of scaled activations [B, D]: what is above the threshold."""
         f_BF = self.preactivations(x_BD).relu()
-        return f_BF * (f_BF > self.threshold.view(1))  # as a vector, or it would be rounded to the type of the code
+        return f_BF * exceeds(f_BF, self.threshold.view(1))  # as a vector, or it would be rounded to the code's type
 
     def declared_l0(self) -> int | None:
         """None: ``k`` is a mean."""
@@ -75,6 +76,11 @@ class BatchTopK(Float32Threshold, TopK):
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE of the batch's selection, plus the auxiliary loss while some latents are marked dead."""
         del progress
+        if fixed_pays(self, x_BD, self.config.k):
+            rule = TopOfBatch(self.config.k)
+            loss = self.sparse_loss(x_BD, rule)
+            self._latest_smallest = rule.smallest
+            return loss
         f_BF, fired_F = self.select(self.preactivations(x_BD))
         reconstruction, error_BD = self.reconstruction(f_BF, x_BD)
         auxk = self.auxk(x_BD, error_BD)

@@ -1,6 +1,6 @@
 """Gated autoencoder: one map decides which latents fire, a rescaled copy of it decides how strongly.
 
-Shapes: B batch, D d_in, F d_sae.
+Shapes: B batch, D d_in, F d_sae, N entries whose gate is open.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vsae_search.saes._affine import reconstruction_loss
+from vsae_search.saes._jump import exceeds
+from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
+from vsae_search.saes._sparse_select import Above, threshold_pays
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
@@ -44,7 +47,7 @@ class _GatedEncoder(torch.autograd.Function):
         gate_BF = torch.addmm(b_gate_F, centred_BD, W_enc_DF).relu_()
         gain_F = r_mag_F.exp()
         # where the gate is open it equals its pre-activation, and the magnitude is an affine function of it
-        f_BF = torch.addcmul(b_mag_F - b_gate_F * gain_F, gate_BF, gain_F).relu_().mul_(gate_BF > 0)
+        f_BF = torch.addcmul(b_mag_F - b_gate_F * gain_F, gate_BF, gain_F).relu_().mul_(exceeds(gate_BF, 0.0))
         ctx.save_for_backward(centred_BD, W_enc_DF, b_gate_F, gain_F, gate_BF, f_BF)
         ctx.set_materialize_grads(False)
         return f_BF, gate_BF, gate_BF.sum(0)
@@ -54,8 +57,8 @@ class _GatedEncoder(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         centred_BD, W_enc_DF, b_gate_F, gain_F, gate_BF, f_BF = ctx.saved_tensors
         df_BF, dgate_BF, dmass_F = grads
-        open_BF = gate_BF > 0
-        dmagnitude_BF = torch.zeros_like(f_BF) if df_BF is None else df_BF * (f_BF > 0)
+        open_BF = exceeds(gate_BF, 0.0)
+        dmagnitude_BF = torch.zeros_like(f_BF) if df_BF is None else exceeds(f_BF, 0.0).mul_(df_BF)
         db_mag_F = dmagnitude_BF.sum(0)
         dr_mag_F = gain_F * ((dmagnitude_BF * gate_BF).sum(0) - b_gate_F * db_mag_F)
         dmass_F = torch.zeros_like(gain_F) if dmass_F is None else dmass_F
@@ -104,12 +107,28 @@ class Gated(Relu):
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE, the warmed-up L1 penalty on the gate and the auxiliary loss, mean over tokens."""
-        f_BF, gate_BF, mass_F = self.encode_both(x_BD)
-        reconstruction, _ = self.reconstruction(f_BF, x_BD)
-        auxiliary, _ = reconstruction_loss(gate_BF, self.W_dec.detach(), self.b_dec.detach(), x_BD)
+        parts = self._sparse_parts(x_BD) if threshold_pays(self, x_BD) else self._parts(x_BD)
+        reconstruction, auxiliary, mass_F, fired_F = parts
         l1 = mass_F.sum() * (self.config.l1_coefficient * self.warm_up(progress) / len(x_BD))
         total = reconstruction + l1 + auxiliary
-        return Loss(total, reconstruction, {"l1": l1, "auxiliary": auxiliary}, f_BF.detach().sum(0) > 0)
+        return Loss(total, reconstruction, {"l1": l1, "auxiliary": auxiliary}, fired_F)
+
+    def _parts(self, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Reconstruction loss, auxiliary loss, the gate's sum over tokens [F] and which latents fire [F]."""
+        f_BF, gate_BF, mass_F = self.encode_both(x_BD)
+        auxiliary, _ = reconstruction_loss(gate_BF, self.W_dec.detach(), self.b_dec.detach(), x_BD)
+        return self.reconstruction(f_BF, x_BD)[0], auxiliary, mass_F, f_BF.detach().sum(0) > 0
+
+    def _sparse_parts(self, x_BD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same from the entries whose gate is open."""
+        ((gate_N, held_N, support),) = selected_preactivations(self, x_BD, [Above(0.0)])
+        gain_F = self.r_mag.exp()
+        offset_N = (self.b_mag - self.b_enc * gain_F).index_select(0, support.latent_N)
+        f_N = (offset_N + gate_N * gain_F.index_select(0, support.latent_N)).relu()
+        reconstruction, _ = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
+        auxiliary, _ = sparse_reconstruction_loss(held_N, support, self.W_dec.detach(), self.b_dec.detach(), x_BD)
+        fired_F = support.sum_by_latent(f_N.detach()) > 0
+        return reconstruction, auxiliary, support.sum_by_latent(gate_N), fired_F
 
     def latent_axes(self) -> dict[str, int]:
         """Axis that counts latents, for every parameter that has one."""

@@ -1,6 +1,6 @@
 """JumpReLU autoencoder: one learned firing threshold per latent.
 
-Shapes: B batch, D d_in, F d_sae, N dead latents.
+Shapes: B batch, D d_in, F d_sae, K and N dead latents, N also entries of the code that matter.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vsae_search.saes._init import geometric_median
-from vsae_search.saes._jump import Float32Threshold, fold_with_threshold
+from vsae_search.saes._jump import Float32Threshold, exceeds, fold_with_threshold
+from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
+from vsae_search.saes._sparse_select import Above, threshold_pays
 from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from vsae_search.saes.canonical import CanonicalSae
@@ -32,7 +35,7 @@ class JumpReluConfig(SaeConfig):
         "target_l0.",
     )
     sparsity_coefficient: float = Field(
-        default=5.0, ge=0, description="Weight of the penalty in modes tanh (about 0.1 to 40) and step (0.1 to 30)."
+        default=1.0, ge=0, description="Weight of the penalty in modes tanh (about 0.1 to 40) and step (0.1 to 30)."
     )
     tanh_scale: float = Field(default=4.0, gt=0, description="Slope c of tanh(c f) in mode tanh.")
     target_l0: float = Field(default=32.0, gt=0, description="L0 to be reached in mode target_l0.")
@@ -71,23 +74,23 @@ class _Jump(torch.autograd.Function):
     def forward(
         ctx: Any, pre_BF: Tensor, threshold_F: Tensor, bandwidth: float, to_input: bool
     ) -> tuple[Tensor, Tensor]:
-        fires_BF = pre_BF > threshold_F
+        fires_BF = exceeds(pre_BF, threshold_F)
         ctx.save_for_backward(pre_BF, threshold_F)
         ctx.bandwidth, ctx.to_input = bandwidth, to_input
         ctx.set_materialize_grads(False)
-        return pre_BF * fires_BF, fires_BF.sum(0).to(threshold_F.dtype)
+        return pre_BF * fires_BF, fires_BF.sum(0, dtype=threshold_F.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         pre_BF, threshold_F = ctx.saved_tensors
         df_BF, dcount_F = grads
-        window_BF = (pre_BF - threshold_F).abs_() < 0.5 * ctx.bandwidth
+        df_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF
         # what one unit of the step would change, (θ df + dcount), for pre-activations near enough to stand for it
-        step_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF * threshold_F
-        step_BF = (step_BF if dcount_F is None else step_BF + dcount_F) * window_BF
+        step_BF = df_BF * threshold_F if dcount_F is None else torch.addcmul(dcount_F, df_BF, threshold_F)
+        step_BF.mul_((pre_BF - threshold_F).abs_().lt_(0.5 * ctx.bandwidth))
         dthreshold_F = step_BF.sum(0) / -ctx.bandwidth
-        dpre_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF * (pre_BF > threshold_F)
+        dpre_BF = exceeds(pre_BF, threshold_F).mul_(df_BF)
         if ctx.to_input:
             dpre_BF.add_(step_BF, alpha=1 / ctx.bandwidth)
         return dpre_BF, dthreshold_F, None, None
@@ -150,34 +153,56 @@ class JumpRelu(Float32Threshold, SparseAutoencoder):
     def encode(self, x_BD: Tensor) -> Tensor:
         """Code [B, F] of scaled activations [B, D]."""
         pre_BF = self.preactivations(x_BD)
-        return pre_BF * (pre_BF > self.threshold)
+        return pre_BF * exceeds(pre_BF, self.threshold)
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE, the warmed-up penalty of the mode and the pre-activation loss, mean over tokens."""
         config = self.config
         to_input = config.mode == "tanh" if config.straight_through_input is None else config.straight_through_input
-        pre_BF = self.preactivations(x_BD)
-        f_BF, count_F = jump(pre_BF, self.threshold, bandwidth=config.bandwidth, to_input=to_input)
-        reconstruction, _ = self.reconstruction(f_BF, x_BD)
-        sparsity = self.warm_up(progress) * self._sparsity(f_BF, count_F)
-        preact = self._preact(pre_BF)
+        sparse = threshold_pays(self, x_BD, self._window_start())
+        reconstruct = self._reconstruct_sparse if sparse else self._reconstruct
+        reconstruction, f, count_F, preact = reconstruct(x_BD, to_input=to_input)
+        sparsity = self.warm_up(progress) * self._sparsity(f, count_F, len(x_BD))
         penalties = {"sparsity": sparsity.to(reconstruction), "preact": preact.to(reconstruction)}
         return Loss(reconstruction + sum(penalties.values()), reconstruction, penalties, count_F.detach() > 0)
 
-    def _sparsity(self, f_BF: Tensor, count_F: Tensor) -> Tensor:
+    def _window_start(self) -> Tensor:
+        """Pre-activations [F] from which on an entry fires or moves its threshold."""
+        return self.threshold.detach() - 0.5 * self.config.bandwidth
+
+    def _reconstruct(self, x_BD: Tensor, *, to_input: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Reconstruction loss, code [B, F], firing tokens per latent [F] and weighted pre-activation loss."""
+        pre_BF = self.preactivations(x_BD)
+        f_BF, count_F = jump(pre_BF, self.threshold, bandwidth=self.config.bandwidth, to_input=to_input)
+        preact = self._preact(lambda: pre_BF.index_select(1, self.dead_K), x_BD)
+        return self.reconstruction(f_BF, x_BD)[0], f_BF, count_F, preact
+
+    def _reconstruct_sparse(self, x_BD: Tensor, *, to_input: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same from the entries that fire or move a threshold; of the code, these entries [N]."""
+        ((pre_N, _, support),) = selected_preactivations(self, x_BD, [Above(self._window_start())])
+        threshold_N = self.threshold.index_select(0, support.latent_N)
+        # one row of N "latents", each of which is seen once
+        f_1N, count_N = jump(pre_N[None], threshold_N, bandwidth=self.config.bandwidth, to_input=to_input)
+        reconstruction, _ = sparse_reconstruction_loss(f_1N[0], support, self.W_dec, self.b_dec, x_BD)
+        preact = self._preact(
+            lambda: torch.addmm(self.b_enc[self.dead_K], x_BD, self.W_enc.index_select(1, self.dead_K)), x_BD
+        )
+        return reconstruction, f_1N, support.sum_by_latent(count_N), preact
+
+    def _sparsity(self, f: Tensor, count_F: Tensor, num_rows: int) -> Tensor:
         config = self.config
         if config.mode == "tanh":
-            return (f_BF * config.tanh_scale).tanh().sum() * (config.sparsity_coefficient / len(f_BF))
-        l0 = count_F.sum() / len(f_BF)
+            return (f * config.tanh_scale).tanh().sum() * (config.sparsity_coefficient / num_rows)
+        l0 = count_F.sum() / num_rows
         if config.mode == "step":
             return config.sparsity_coefficient * l0
         return (config.target_coefficient * config.d_in) * (l0 / config.target_l0 - 1).square()
 
-    def _preact(self, pre_BF: Tensor) -> Tensor:
+    def _preact(self, dead_preactivations: Callable[[], Tensor], x_BD: Tensor) -> Tensor:
         if self.config.preact_coefficient == 0 or len(self.dead_K) == 0:
-            return pre_BF.new_zeros(())
-        below_BN = (self.threshold.index_select(0, self.dead_K) - pre_BF.index_select(1, self.dead_K)).relu()
-        return below_BN.sum() * (self.config.preact_coefficient / len(pre_BF))
+            return x_BD.new_zeros(())
+        below_BN = (self.threshold.index_select(0, self.dead_K) - dead_preactivations()).relu()
+        return below_BN.sum() * (self.config.preact_coefficient / len(x_BD))
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -18,8 +18,8 @@ from vsae_search.saes._covariance import (
     BlockPrecision,
     LowRankPrecision,
     Precision,
-    gaussian_kl,
     limit_factors_,
+    mean_gaussian_kl,
 )
 from vsae_search.saes._init import random_directions_
 from vsae_search.saes._legacy_seed import MAX_DENSE_LATENTS, dense_prior, divergence_of_batch_means
@@ -128,8 +128,8 @@ class VsaeMulti(VsaeIso):
 
     def divergence(self, mu_BF: Tensor) -> tuple[Tensor, Tensor]:
         """``KL(q ‖ p)`` in nats, mean over tokens, and which latents [F] (bool) fired on some token."""
-        kl_nats = gaussian_kl(mu_BF, self.log_variance, self.prior()).mean()
-        return kl_nats.to(mu_BF.dtype), mu_BF.detach().amax(0) > 0
+        kl_nats, square_F = mean_gaussian_kl(mu_BF, self.log_variance, self.prior())
+        return kl_nats.to(mu_BF.dtype), square_F > 0
 
     def legacy_divergence(self, mu_BF: Tensor, log_variance_BF: Tensor) -> Tensor:
         """Divergence of the batch means, under one correlation ``rho`` of all latents."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
 from pydantic import Field
 
 from vsae_search.saes._auxk import keep_largest
 from vsae_search.saes._kept import KeepsLargest, KeptConfig
 from vsae_search.saes._posterior import Moments, at_least_float32, normal_kl_offset
+from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
+from vsae_search.saes._sparse_select import TopOfRow, fixed_pays
 from vsae_search.saes._variational import (
     COLLAPSED_NATS,
     VariationalConfig,
@@ -23,7 +26,7 @@ from vsae_search.saes.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vsae_search.saes.base import SaeConfig
+    from vsae_search.saes.base import Loss, SaeConfig
 
 
 class VsaeTopKConfig(VariationalConfig, KeptConfig):
@@ -66,24 +69,47 @@ class VsaeTopK(KeepsLargest, VariationalSae):
 
     def collapse_threshold(self) -> float:
         """By the share ``k / d_sae`` of tokens on which a latent pays, or 0.01 nats where it always does."""
-        return (
-            COLLAPSED_NATS
-            if self.config.kl_scope == "all"
-            else sparse_collapse_threshold(self.config.k / self.config.d_sae)
-        )
+        dense = self.config.kl_scope == "all"
+        return COLLAPSED_NATS if dense else sparse_collapse_threshold(self.config.k / self.config.d_sae)
+
+    def loss(self, x_BD: Tensor, progress: float) -> Loss:
+        """As the base; from the active entries alone where they are few and the others have no part in it."""
+        if self.config.kl_scope == "all" or not fixed_pays(self, x_BD, self.config.k):
+            return super().loss(x_BD, progress)
+        ((pre_N, _, support),) = selected_preactivations(self, x_BD, [TopOfRow(self.config.k)])
+        f_N = pre_N.relu()
+        reconstruction, error_BD = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
+        square_F = support.sum_by_latent(f_N.square()) / len(x_BD)
+        active_F = support.sum_by_latent((f_N.detach() > 0).to(f_N.dtype)) / len(x_BD)
+        variance_F, kl_F = self._variance_and_kl(square_F, active_F, active_F)
+        return self.combine(reconstruction, variance_F, kl_F, self.auxk(x_BD, error_BD), active_F > 0, progress)
 
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments of the Gaussian posterior of active latents, and which latents fired."""
         pre_BF = self.preactivations(x_BD)
         f_BF = keep_largest(pre_BF, self.config.k)
+        active_F = (f_BF.detach() > 0).to(at_least_float32(self.log_variance).dtype).mean(0)
+        if self.config.kl_scope == "all":
+            in_scope_BF, share_F = pre_BF.relu(), torch.ones_like(active_F)
+        else:
+            in_scope_BF, share_F = f_BF, active_F
+        square_F = at_least_float32(in_scope_BF).square().mean(0)
+        return Moments(f_BF, *self._variance_and_kl(square_F, share_F, active_F)), active_F > 0
+
+    def _variance_and_kl(self, square_F: Tensor, share_F: Tensor, active_F: Tensor) -> tuple[Tensor, Tensor]:
+        """Variance and divergence per latent [F].
+
+        Args:
+            square_F: Mean of ``μ²`` over tokens, 0 where the latent is out of scope [F].
+            share_F: Share of tokens on which the latent is in scope [F].
+            active_F: Share of tokens on which it is decoded [F].
+
+        Returns:
+            Both, mean over tokens.
+        """
         log_variance_F = at_least_float32(self.log_variance)
         offset_F = normal_kl_offset(log_variance_F, self.prior_variance())
-        active_F = (f_BF.detach() > 0).to(log_variance_F.dtype).mean(0)
-        if self.config.kl_scope == "all":
-            kl_F = at_least_float32(pre_BF.relu()).square().mean(0) * (0.5 / self.prior_variance()) + offset_F
-        else:
-            kl_F = at_least_float32(f_BF).square().mean(0) * (0.5 / self.prior_variance()) + offset_F * active_F
-        return Moments(f_BF, log_variance_F.exp() * active_F, kl_F), active_F > 0
+        return log_variance_F.exp() * active_F, square_F * (0.5 / self.prior_variance()) + offset_F * share_F
 
     def presence(self, x_BD: Tensor) -> Tensor:
         """1 for active latents [B, F], 0 for the others."""

@@ -82,6 +82,14 @@ def _start(spec: ResourcesSpec, address: str | None) -> None:
         store = {} if spec.object_store_gb is None else {"object_store_memory": int(spec.object_store_gb * _GB)}
         options |= {"include_dashboard": False, "_temp_dir": str(_short_temp()), **store}
     ray.init(address=address or "local", **options)
+    close_token()
+
+
+def close_token() -> None:
+    """Take the token with which Ray lets callers in away from other users: Ray leaves it as open as the umask does."""
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)
 
 
 def _short_temp() -> Path:

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FOLDER = "checkpoint"
 ARRAYS_FILE = "arrays.safetensors"
+RUNG_METRICS = frozenset(
+    {"l0", "delta_ce", "fvu", "dead_fraction", "dense_fraction", "mmcs", "recovered_fraction"},
+)
+"""What is measured at a rung before the last; everything is measured at the end."""
 _PARTIAL_FILE = "partial.json"
 _ERROR_LENGTH = 4000
 
@@ -207,6 +211,7 @@ class TrialRun:
             scale=self.context.bank.manifest.scale,
             subject=self.context.subject,
             baseline=self.context.baseline,
+            only=RUNG_METRICS if rung.fraction < 1.0 else None,
         )
         self.evaluate_s += time.monotonic() - begun
         self.train_s = rung.train_s
