@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils._pytree import tree_leaves
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import vsae_search.saes as saes
 from vsae_search.saes import _sparse_select

@@ -178,3 +178,22 @@ def test_calibration_rows_of_the_bank_are_not_written_to(context):
     before = context.bank.calibration().copy()
     run(context)
     np.testing.assert_array_equal(context.bank.calibration(), before)
+
+
+def test_an_oracle_control_is_given_the_true_features(context):
+    wanted = assignment("vsae_mix", sets_from="oracle", prior_l0=2.0)
+    record, _ = run(context, wanted)
+    assert record.state == "completed", record.error
+
+
+def test_an_oracle_control_without_true_features_says_what_it_needs(context):
+    class Unknown:
+        truth = None
+
+        def __getattr__(self, name):
+            return getattr(context.subject, name)
+
+    wanted = assignment("vsae_mix", sets_from="oracle", prior_l0=2.0)
+    record, _ = run(replace(context, subject=Unknown()), wanted)
+    assert record.state == "diverged"
+    assert "asks for the true features" in record.error

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vsae_search.saes._rectified import rectified_reconstruction_loss
 from vsae_search.saes._sparse_select import Above, select, threshold_pays
 
 if TYPE_CHECKING:
@@ -233,7 +234,8 @@ def rectified_reconstruction(sae: SparseAutoencoder, x_BD: Tensor) -> tuple[Tens
         The scalar ``mean_b Σ_d (xhat - x)²``, and ``Σ_b f`` [F], which passes gradients too.
     """
     if not threshold_pays(sae, x_BD):
-        f_BF = sae.preactivations(x_BD).relu()
-        return sae.reconstruction(f_BF, x_BD)[0], f_BF.sum(0)
+        return rectified_reconstruction_loss(
+            x_BD, sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec, subtract_b_dec=sae.subtract_b_dec
+        )
     ((f_N, _, support),) = selected_preactivations(sae, x_BD, [Above(0.0)])  # positive, so there is nothing to rectify
     return sparse_reconstruction_loss(f_N, support, sae.W_dec, sae.b_dec, x_BD)[0], support.sum_by_latent(f_N)

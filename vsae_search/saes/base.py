@@ -12,7 +12,7 @@ Conventions, the same for every architecture (and therefore for every coefficien
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +26,9 @@ from vsae_search.saes._init import (
     random_directions_,
 )
 from vsae_search.saes.canonical import CanonicalSae, fold
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class SaeConfig(BaseModel):
@@ -190,6 +193,20 @@ class SparseAutoencoder(nn.Module):
         if self.subtract_b_dec:
             self.b_dec.copy_(geometric_median(x_BD.to(self.b_dec)))
         self.initialised = True
+
+    @property
+    def wants_truth(self) -> bool:
+        """Whether :meth:`assign_sets` has to be called before training: an oracle control, for toy subjects only."""
+        return False
+
+    def assign_sets(self, directions_MD: Tensor, sets: Sequence[tuple[str, Sequence[int]]]) -> None:
+        """Take in the true features of a toy subject; only where :attr:`wants_truth` says so.
+
+        Args:
+            directions_MD: True unit directions [M, D].
+            sets: Kind and features of each set of dependent features.
+        """
+        raise NotImplementedError
 
     def before_step(self) -> None:
         """After the backward pass, before the optimiser: project the decoder gradient off the decoder rows."""

@@ -1,6 +1,7 @@
 """Variational autoencoder with a spike-and-slab posterior and a joint prior of which latents of a set are on.
 
-Shapes: B batch, D d_in, F d_sae, S sets, N recent rows or replaced latents, P partners, M latents of a set or features.
+Shapes: B batch, D d_in, F d_sae, S sets, N recent rows or replaced latents, M latents of a
+set or true features, E all latents of some sets.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ class VsaeMix(VsaeSpikeSlab, LegacySeedSae):
 
     def _with_sets(self, kl_F: Tensor, logit_BF: Tensor) -> Tensor:
         for kind, members_SM in self._set_groups(logit_BF.device):
-            logit_BSM = at_least_float32(logit_BF.index_select(1, members_SM.flatten())).reshape(len(logit_BF), *members_SM.shape)
+            members_BE = at_least_float32(logit_BF.index_select(1, members_SM.flatten()))
+            logit_BSM = members_BE.reshape(len(logit_BF), *members_SM.shape)
             extra_S = structure_correction(logit_BSM, kind, self.config.alpha, self.config.smoothing).mean(0)
             share_SM = (extra_S / members_SM.shape[1])[:, None].expand(members_SM.shape)
             kl_F = kl_F.index_add(0, members_SM.flatten(), share_SM.flatten())
@@ -196,6 +198,11 @@ class VsaeMix(VsaeSpikeSlab, LegacySeedSae):
             for row, kind in zip(rows, kinds, strict=True)
             if kind >= 0
         ]
+
+    @property
+    def wants_truth(self) -> bool:
+        """With ``sets_from: oracle``."""
+        return self.config.sets_from == "oracle" and not self.config.legacy_seed
 
     def assign_sets(self, directions_MD: Tensor, sets: Sequence[tuple[str, Sequence[int]]]) -> None:
         """Take the sets of the true features instead of learning them; ``sets_from: oracle`` needs this call.

@@ -171,6 +171,8 @@ class TrialRun:
             assignment.architecture, seed=assignment.seed, d_in=context.subject.d_in, **assignment.params
         ).to(context.device)
         sae.initialise(self.scaled)
+        if sae.wants_truth:
+            _tell_truth(sae, context.subject)
         self.rows = context.bank.evaluation()
         stream = context.bank.stream(
             batch_size=context.training.batch_size, seed=assignment.seed, device=context.device
@@ -271,6 +273,15 @@ class TrialRun:
             started_at=self.started_at,
             ended_at=_now(),
         )
+
+
+def _tell_truth(sae: SparseAutoencoder, subject: Subject) -> None:
+    truth = subject.truth
+    if truth is None:
+        raise UserInputError(
+            f"{sae.name} asks for the true features, and this subject has none", "an oracle control needs a toy subject"
+        )
+    sae.assign_sets(torch.from_numpy(truth.directions_MD), [(group.kind, group.members) for group in truth.sets])
 
 
 def _training_metrics(rung: Rung) -> dict[str, float]:

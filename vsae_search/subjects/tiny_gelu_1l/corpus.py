@@ -7,6 +7,7 @@ tables made by programs; and files that name the machine.
 
 from __future__ import annotations
 
+import os
 import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ _SKIPPED_FOLDERS = frozenset(
     }
 )
 _SKIPPED_FILES = frozenset({"html/entities.py", "sitecustomize.py", "usercustomize.py"})
-_SKIPPED_PREFIXES = ("_sysconfigdata", "config-")  # how this interpreter was compiled
+_MACHINE = ("_sysconfigdata", "config-")  # how this interpreter was compiled
 
 
 def standard_library_documents(folder: Path | None = None) -> Iterator[str]:
@@ -41,8 +42,8 @@ def standard_library_documents(folder: Path | None = None) -> Iterator[str]:
     """
     folder = folder or Path(sysconfig.get_paths()["stdlib"])
     found = False
-    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")):
-        text = _read(folder / name) if _wanted(name) else ""
+    for path in sorted(_files(folder), key=lambda path: path.relative_to(folder).as_posix()):
+        text = _read(path)
         if text.strip():
             found = True
             yield text
@@ -53,20 +54,20 @@ def standard_library_documents(folder: Path | None = None) -> Iterator[str]:
         )
 
 
-def _wanted(name: str) -> bool:
-    """Tell whether a file, named by its path inside the library, belongs to the corpus."""
-    parts = name.split("/")
-    return (
-        name not in _SKIPPED_FILES
-        and _SKIPPED_FOLDERS.isdisjoint(parts)
-        and not any(part.startswith(_SKIPPED_PREFIXES) for part in parts)
-    )
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of the corpus, in no particular order."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS and not name.startswith(_MACHINE)]
+        for name in files:
+            path = Path(parent, name)
+            skipped = path.relative_to(folder).as_posix() in _SKIPPED_FILES or name.startswith(_MACHINE)
+            if path.suffix == ".py" and not skipped:
+                yield path
 
 
 def _read(path: Path) -> str:
     """Return the text of a file, or nothing when it is not UTF-8."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # universal newlines
+        return path.read_text(encoding="utf-8-sig")  # universal newlines
     except UnicodeDecodeError:
         return ""
-    return text
