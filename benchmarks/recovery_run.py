@@ -9,7 +9,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from vsae_search.training import fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -123,7 +123,7 @@ def execute(run: Run, cache: Path) -> dict[str, Any]:
     params = {"d_in": D_IN, "d_sae": D_SAE, "lr": LEARNING_RATE, **run.params}
     sae = saes.create(run.architecture, seed=run.seed, **params)
     sae.initialise(toy.calibration_BD)
-    _tell_sets(sae, toy)
+    _tell_truth(sae, toy)
     training = TrainingSpec(num_tokens=num_rows, batch_size=BATCH_SIZE, rungs=(1.0,))
     begun = time.perf_counter()
     try:
@@ -139,12 +139,12 @@ def execute(run: Run, cache: Path) -> dict[str, Any]:
     }
 
 
-def _tell_sets(sae: saes.SparseAutoencoder, toy: Data) -> None:
-    """Give the true sets to an architecture that is configured to ask for them."""
-    if getattr(sae.config, "sets_from", "") == "oracle":
-        assert toy.subject.truth is not None
-        groups = [(group.kind, group.members) for group in toy.subject.truth.sets]
-        sae.assign_sets(torch.from_numpy(toy.subject.truth.directions_MD), groups)  # type: ignore[operator]
+def _tell_truth(sae: saes.SparseAutoencoder, toy: Data) -> None:
+    """Give the true features to an oracle control."""
+    if sae.wants_truth:
+        truth = toy.subject.truth
+        assert truth is not None, "a toy knows its features"
+        sae.assign_sets(torch.from_numpy(truth.directions_MD), [(group.kind, group.members) for group in truth.sets])
 
 
 def _evaluate(sae: saes.SparseAutoencoder, toy: Data) -> Evaluation:
@@ -157,5 +157,5 @@ def _own_metrics(sae: saes.SparseAutoencoder) -> dict[str, float]:
     """Finite diagnostics of the architecture, under names that cannot clash."""
     found = {f"own_{key}": float(value) for key, value in sae.metrics().items() if math.isfinite(value)}
     if hasattr(sae, "sets"):
-        found["own_num_sets"] = float(len(sae.sets()))
+        found["own_num_sets"] = float(len(sae.sets()))  # type: ignore[operator]
     return found

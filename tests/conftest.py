@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ["hub.fixtures"]  # a Hugging Face hub on 127.0.0.1
+
 _ROOT = Path(__file__).resolve().parent.parent
 _HOME = tempfile.mkdtemp(prefix="vsae-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

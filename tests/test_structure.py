@@ -231,7 +231,7 @@ def test_tests_mirror_the_package() -> None:
     without = [room.name for room in rooms if not list((ROOT / "tests" / room.name).glob("test_*.py"))]
     assert without == []
     foreign = {folder.parent.name for folder in (ROOT / "tests").glob("*/test_*.py")} - {room.name for room in rooms}
-    assert foreign <= {"conformance", "faults"}
+    assert foreign <= {"conformance", "faults", "peers"}
 
 
 def test_test_files_have_unique_names() -> None:

@@ -49,7 +49,7 @@ class CountProducts(TorchDispatchMode):
         self.products = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket.__name__ in {"mm", "addmm", "bmm", "baddbmm"}:
+        if func.overloadpacket.__name__ in {"mm", "addmm", "addmm_", "bmm", "baddbmm"}:
             self.products.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 

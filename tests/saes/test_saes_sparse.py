@@ -173,7 +173,7 @@ def test_held_preactivations_do_not_move_the_decoder_bias(always_sparse):
 # -- selection ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("num_columns", "k"), [(10, 3), (2048, 5), (2048, 64), (2047, 5), (4, 4)])
+@pytest.mark.parametrize(("num_columns", "k"), [(10, 3), (160, 8), (2048, 5), (2048, 64), (2048, 65), (2047, 5), (4, 4)])
 def test_top_of_row_is_the_top(num_columns, k):
     pre_bF = normal(6, num_columns)
     code_BF = dense_code(TopOfRow(k).pick(pre_bF), 6, num_columns)

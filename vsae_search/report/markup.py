@@ -62,6 +62,11 @@ def bullets(items: Iterable[str | Markup], css: str = "") -> Markup:
     return Markup('<ul class="{}">{}</ul>').format(css, rows)
 
 
+def details(summary: str, content: Markup) -> Markup:
+    """Something that the reader opens; it is open on paper."""
+    return Markup("<details><summary>{}</summary>{}</details>").format(summary, content)
+
+
 def definitions(pairs: Iterable[tuple[str, str | Markup]]) -> Markup:
     """Terms with their values."""
     rows = Markup("").join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(*pair) for pair in pairs)

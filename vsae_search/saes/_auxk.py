@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vsae_search.saes._sparse_select import top_of_rows
+
 
 def keep_largest(pre_BF: Tensor, k: int) -> Tensor:
     """``ReLU`` of the ``k`` largest pre-activations of each token, 0 elsewhere [B, F]; ties are broken arbitrarily."""
     if k >= pre_BF.shape[-1]:
         return pre_BF.relu()
-    values_BK, index_BK = pre_BF.topk(k, dim=-1, sorted=False)
-    return torch.zeros_like(pre_BF).scatter(-1, index_BK, values_BK.relu())
+    index_BK = top_of_rows(pre_BF.detach(), k)
+    return torch.zeros_like(pre_BF).scatter(-1, index_BK, pre_BF.gather(-1, index_BK).relu())
 
 
 def auxk_loss(pre_BN: Tensor, W_dec_ND: Tensor, error_BD: Tensor, k_aux: int) -> Tensor:

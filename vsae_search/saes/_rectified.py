@@ -2,9 +2,9 @@
 
 Shapes: B batch, b rows of a block, D d_in, F d_sae.
 
-Autograd would write pre-activations, code, three gradients and a mask, each as large as the code; on a CPU, where memory
-of that size is fetched from the system anew each time, a sixth of the step goes into it. Here everything but the code
-itself lives for one block of rows.
+Autograd would write pre-activations, code, three gradients and a mask, each as large as the code; on a CPU, where
+memory of that size is fetched from the system anew each time, a sixth of the step goes into it. Here everything but the
+code itself lives for one block of rows.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ def row_blocks(num_rows: int, num_columns: int, device: torch.device) -> Iterato
     step = max(1, _BLOCK_ELEMENTS // num_columns) if device.type == "cpu" else max(1, num_rows)
     for start in range(0, num_rows, step):
         yield slice(start, min(num_rows, start + step))
+
+
+def zero_where_silent_(values_bF: Tensor, code_bF: Tensor) -> Tensor:
+    """Set values to 0 in place where a code is not above 0; one pass, where a mask would take two."""
+    torch.ops.aten.threshold_backward.grad_input(values_bF, code_bF, 0, grad_input=values_bF)
+    return values_bF
 
 
 class _RectifiedReconstruction(torch.autograd.Function):
@@ -57,7 +63,7 @@ class _RectifiedReconstruction(torch.autograd.Function):
             if buffer is None:
                 buffer = torch.empty_like(f_BF[rows])
             dpre_bF = torch.addmm(grads[1], dxhat_BD[rows], W_dec_FD.T, out=buffer[: rows.stop - rows.start])
-            dpre_bF.mul_(f_BF[rows] > 0)
+            zero_where_silent_(dpre_bF, f_BF[rows])
             db_enc_F += dpre_bF.sum(0)
             dW_enc_DF.addmm_(centred_BD[rows].T, dpre_bF)
         doffset_D = torch.mv(W_enc_DF, db_enc_F).neg_() if ctx.needs_input_grad[5] else None

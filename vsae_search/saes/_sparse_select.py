@@ -65,22 +65,32 @@ class Rule(Protocol):
         """Last word on the entries of all blocks; None to go through all blocks once more."""
 
 
-def _top_of_rows(pre_bF: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` largest of each row, and their columns [b, K].
+def _group_size(num_columns: int, k: int) -> int:
+    """Columns in a group when the ``k`` largest of a row are searched in two steps; 1 where one step is faster."""
+    if num_columns >= 2048:
+        group = 8
+    elif num_columns < 64 * k:  # torch then partitions each row, which is slower than its search for a few
+        group = 4
+    else:
+        group = 1
+    return group if num_columns % group == 0 and num_columns >= 4 * k * group else 1
 
-    Only the ``k`` groups with the largest maxima can hold them, so that wide rows are searched in two steps.
+
+def top_of_rows(pre_bF: Tensor, k: int) -> Tensor:
+    """Columns of the ``k`` largest of each row [b, K], in no order; ties are broken arbitrarily.
+
+    Only the ``k`` groups with the largest maxima can hold them, so that a row can be searched in two short steps.
     """
-    num_columns, group = pre_bF.shape[1], 8
-    num_groups = num_columns // group
-    if num_columns % group or num_groups < 4 * k or num_columns < 2048:
-        found = pre_bF.topk(k, dim=-1, sorted=False)
-        return found.values, found.indices
+    num_columns, group = pre_bF.shape[1], _group_size(pre_bF.shape[1], k)
+    if group == 1:
+        return pre_bF.topk(k, dim=-1, sorted=False).indices
     # a group is every num_groups-th column: its maximum is then one pass over contiguous memory
+    num_groups = num_columns // group
     best_bK = pre_bF.view(-1, group, num_groups).amax(1).topk(k, dim=-1, sorted=False).indices
     first_C = torch.arange(0, num_columns, num_groups, device=pre_bF.device)
     candidates = (best_bK[:, None, :] + first_C[:, None]).flatten(1)
     found = pre_bF.gather(1, candidates).topk(k, dim=-1, sorted=False)
-    return found.values, candidates.gather(1, found.indices)
+    return candidates.gather(1, found.indices)
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,8 @@ class TopOfRow:
         if self.among_M is not None:
             pre_bF = pre_bF.index_select(1, self.among_M)
         k = min(self.k, pre_bF.shape[1])
-        value_bK, latent_bK = _top_of_rows(pre_bF, k)
-        latent_N = latent_bK.flatten()
+        latent_bK = top_of_rows(pre_bF, k)
+        value_bK, latent_N = pre_bF.gather(1, latent_bK), latent_bK.flatten()
         if self.among_M is not None:
             latent_N = self.among_M[latent_N]
         return Entries(value_bK.flatten(), latent_N, latent_N.new_full((len(pre_bF),), k))

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from vsae_search.saes._init import geometric_median
 from vsae_search.saes._jump import Float32Threshold, exceeds, fold_with_threshold
+from vsae_search.saes._rectified import row_blocks
 from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
 from vsae_search.saes._sparse_select import Above, threshold_pays
 from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
@@ -74,11 +75,15 @@ class _Jump(torch.autograd.Function):
     def forward(
         ctx: Any, pre_BF: Tensor, threshold_F: Tensor, bandwidth: float, to_input: bool
     ) -> tuple[Tensor, Tensor]:
-        fires_BF = exceeds(pre_BF, threshold_F)
+        f_BF, count_F = torch.empty_like(pre_BF), torch.zeros_like(threshold_F)
+        for rows in row_blocks(*pre_BF.shape, pre_BF.device):
+            fires_bF = exceeds(pre_BF[rows], threshold_F)
+            count_F += fires_bF.sum(0, dtype=threshold_F.dtype)
+            torch.mul(pre_BF[rows], fires_bF, out=f_BF[rows])
         ctx.save_for_backward(pre_BF, threshold_F)
         ctx.bandwidth, ctx.to_input = bandwidth, to_input
         ctx.set_materialize_grads(False)
-        return pre_BF * fires_BF, fires_BF.sum(0, dtype=threshold_F.dtype)
+        return f_BF, count_F
 
     @staticmethod
     @once_differentiable
@@ -86,13 +91,16 @@ class _Jump(torch.autograd.Function):
         pre_BF, threshold_F = ctx.saved_tensors
         df_BF, dcount_F = grads
         df_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF
-        # what one unit of the step would change, (θ df + dcount), for pre-activations near enough to stand for it
-        step_BF = df_BF * threshold_F if dcount_F is None else torch.addcmul(dcount_F, df_BF, threshold_F)
-        step_BF.mul_((pre_BF - threshold_F).abs_().lt_(0.5 * ctx.bandwidth))
-        dthreshold_F = step_BF.sum(0) / -ctx.bandwidth
-        dpre_BF = exceeds(pre_BF, threshold_F).mul_(df_BF)
-        if ctx.to_input:
-            dpre_BF.add_(step_BF, alpha=1 / ctx.bandwidth)
+        dcount_F = torch.zeros_like(threshold_F) if dcount_F is None else dcount_F
+        dpre_BF, dthreshold_F = torch.empty_like(pre_BF), torch.zeros_like(threshold_F)
+        for rows in row_blocks(*pre_BF.shape, pre_BF.device):
+            df_bF, dpre_bF, margin_bF = df_BF[rows], dpre_BF[rows], pre_BF[rows] - threshold_F
+            # what one unit of the step would change, (θ df + dcount), for pre-activations near enough to stand for it
+            step_bF = torch.addcmul(dcount_F, df_bF, threshold_F).mul_(margin_bF.abs().lt_(0.5 * ctx.bandwidth))
+            dthreshold_F -= step_bF.sum(0) / ctx.bandwidth
+            torch.gt(margin_bF, 0.0, out=dpre_bF).mul_(df_bF)
+            if ctx.to_input:
+                dpre_bF.add_(step_bF, alpha=1 / ctx.bandwidth)
         return dpre_BF, dthreshold_F, None, None
 
 
@@ -117,6 +125,34 @@ def jump(pre_BF: Tensor, threshold_F: Tensor, *, bandwidth: float, to_input: boo
     """
     f_BF, count_F = _Jump.apply(pre_BF, threshold_F, bandwidth, to_input)  # type: ignore[no-untyped-call]
     return f_BF, count_F
+
+
+class _TanhSum(torch.autograd.Function):
+    """See :func:`tanh_sum`."""
+
+    @staticmethod
+    def forward(ctx: Any, f_BF: Tensor, scale: float) -> Tensor:
+        tanh_BF, total = torch.empty_like(f_BF), f_BF.new_zeros(())
+        for rows in row_blocks(*f_BF.shape, f_BF.device):
+            total += torch.mul(f_BF[rows], scale, out=tanh_BF[rows]).tanh_().sum()
+        ctx.save_for_backward(tanh_BF)
+        ctx.scale = scale
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (tanh_BF,) = ctx.saved_tensors
+        slope, df_BF = grads[0] * ctx.scale, torch.empty_like(tanh_BF)
+        for rows in row_blocks(*tanh_BF.shape, tanh_BF.device):
+            torch.mul(tanh_BF[rows], tanh_BF[rows], out=df_BF[rows]).neg_().add_(1.0).mul_(slope)
+        return df_BF, None
+
+
+def tanh_sum(f_BF: Tensor, scale: float) -> Tensor:
+    """``Σ tanh(scale f)`` over all entries of a code [B, F], with two matrices of its size in memory instead of four."""
+    total: Tensor = _TanhSum.apply(f_BF, scale)  # type: ignore[no-untyped-call]
+    return total
 
 
 @register("jumprelu")
@@ -192,7 +228,7 @@ class JumpRelu(Float32Threshold, SparseAutoencoder):
     def _sparsity(self, f: Tensor, count_F: Tensor, num_rows: int) -> Tensor:
         config = self.config
         if config.mode == "tanh":
-            return (f * config.tanh_scale).tanh().sum() * (config.sparsity_coefficient / num_rows)
+            return tanh_sum(f, config.tanh_scale) * (config.sparsity_coefficient / num_rows)
         l0 = count_F.sum() / num_rows
         if config.mode == "step":
             return config.sparsity_coefficient * l0

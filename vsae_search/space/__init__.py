@@ -15,7 +15,8 @@ from vsae_search.space.sections import (
     TrackingSpec,
     TrainingSpec,
 )
-from vsae_search.space.subjects import DirectionsSubject, SubjectSpec, ToyModelSubject
+from vsae_search.space.subjects import DirectionsSubject, LanguageModelSubject, SubjectSpec, ToyModelSubject
+from vsae_search.space.text import DatasetText, FilesText, PythonStdlibText, TextSpec, TokensText
 
 __all__ = [
     "ActivationsSpec",
@@ -23,18 +24,24 @@ __all__ = [
     "ChoiceRange",
     "ConstantRange",
     "CopulaSpec",
+    "DatasetText",
     "DirectionsSubject",
     "FeatureSet",
     "FeatureSpec",
+    "FilesText",
     "IntRange",
+    "LanguageModelSubject",
     "LogRange",
     "ObjectivesSpec",
+    "PythonStdlibText",
     "Range",
     "ReferencePoint",
     "ResourcesSpec",
     "SearchSpace",
     "SearchSpec",
     "SubjectSpec",
+    "TextSpec",
+    "TokensText",
     "ToyModelSubject",
     "TrackingSpec",
     "TrainingSpec",

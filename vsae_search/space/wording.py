@@ -172,8 +172,8 @@ def fields_at(model: type[BaseModel], loc: Loc) -> list[str]:
 
 
 def _has_type(model: type[BaseModel], part: str | int) -> bool:
-    kind = model.model_fields.get("type")
-    return kind is not None and part in get_args(kind.annotation)
+    kinds = [model.model_fields[name] for name in ("type", "source") if name in model.model_fields]
+    return any(part in get_args(kind.annotation) for kind in kinds)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from vsae_search.report.markup import Column, bullets, paragraph, swatch, table
+from vsae_search.report.markup import Column, bullets, details, paragraph, swatch, table
 from vsae_search.report.text import counted, listed, number, percent
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ DEAD_ALARM = 0.5
 DEAD_NOTE = 0.2
 EDGE = 0.05  # of the length of a range, on its own scale
 EDGE_SHARE = 1 / 3  # of the frontier trials
+MAX_NOTES = 6  # more of them are folded away
 STATES = ("completed", "stopped", "diverged", "failed")
 
 Finding = dict[str, Any]
@@ -51,13 +52,25 @@ class HealthCard:
         return None if data.architectures else "The sweep has no architecture yet."
 
     def render(self, data: ReportData) -> Sequence[Part]:
-        """Findings, then the table of counts."""
-        items = [
+        """Findings, notes folded away when there are many, then the table of counts."""
+        findings = data.cards["health"]["findings"]
+        notes = [finding for finding in findings if finding["level"] == "note"]
+        folded = notes if len(notes) > MAX_NOTES else []
+        shown = [finding for finding in findings if finding not in folded]
+        parts = [_list(shown) if shown else paragraph("No check found anything that needs attention.")]
+        if folded:
+            parts.append(details(counted(len(folded), "note"), _list(folded)))
+        return *parts, _counts(data)
+
+
+def _list(findings: Sequence[Finding]) -> Markup:
+    return bullets(
+        [
             Markup('<span class="level {}">{}</span> {}').format(finding["level"], finding["level"], finding["text"])
-            for finding in data.cards["health"]["findings"]
-        ]
-        checks = bullets(items, "findings") if items else paragraph("No check found anything.")
-        return checks, _counts(data)
+            for finding in findings
+        ],
+        "findings",
+    )
 
 
 def _finding(check: str, level: str, text: str, architecture: str | None = None) -> Finding:

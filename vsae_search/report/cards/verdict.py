@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from vsae_search.report.markup import bullets, paragraph
+from vsae_search.report.markup import bullets, details, paragraph
 from vsae_search.report.text import counted, listed, number, percent
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 DENSE_SHARE = 0.2
 DENSE_TIMES_TRUE_L0 = 2.0
+NAMED = 5
+"""Architectures named in the first sentence."""
+SHOWN = {"range": 5, "recovery": 5}
+"""Statements of a kind that are shown at once."""
 
 
 class VerdictCard:
@@ -53,9 +57,24 @@ class VerdictCard:
     def render(self, data: ReportData) -> Sequence[Part]:
         """The first statement large, the others as a list, then what the numbers cannot carry."""
         verdict = data.cards["verdict"]
-        texts = [statement["text"] for statement in verdict["statements"]]
-        rest = bullets(texts[1:], "statements") if texts[1:] else Markup()
-        return paragraph(texts[0], "lead"), rest, paragraph(verdict["caution"], "note")
+        first, *others = verdict["statements"]
+        shown, folded = _split(others)
+        parts = [paragraph(first["text"], "lead"), bullets(shown, "statements") if shown else Markup()]
+        if folded:
+            parts.append(details(f"{counted(len(folded), 'more statement')}", bullets(folded, "statements")))
+        return *parts, paragraph(verdict["caution"], "note")
+
+
+def _split(statements: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """What is read at once, and what is folded away when many architectures have something to say."""
+    counts: dict[str, int] = {}
+    shown: list[str] = []
+    folded: list[str] = []
+    for statement in statements:
+        kind = statement["kind"]
+        counts[kind] = counts.get(kind, 0) + 1
+        (shown if counts[kind] <= SHOWN.get(kind, len(statements)) else folded).append(statement["text"])
+    return shown, folded
 
 
 def _statement(kind: str, text: str, architecture: str | None = None) -> dict[str, Any]:
@@ -70,7 +89,9 @@ def _order(data: ReportData) -> list[dict[str, Any]]:
     first, name = ranked[0]
     text = f"{name} has the largest hypervolume: it dominates {percent(first)} of the reference box"
     if ranked[1:]:
-        text += f", followed by {listed([f'{other} ({percent(score)})' for score, other in ranked[1:]])}"
+        followers = [f"{other} ({percent(score)})" for score, other in ranked[1:NAMED]]
+        more = len(ranked) - NAMED
+        text += f", followed by {listed([*followers, counted(more, 'other')] if more > 0 else followers)}"
     return [_statement("order", f"{text}.", name)]
 
 

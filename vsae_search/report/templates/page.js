@@ -40,6 +40,10 @@
   for (const [moment, printing] of [["beforeprint", true], ["afterprint", false]]) {
     addEventListener(moment, () => {
       document.documentElement.classList.toggle("printing", printing);
+      for (const part of document.querySelectorAll("details")) {
+        if (printing) part.dataset.folded = String(!part.open);
+        part.open = printing || part.dataset.folded === "false";
+      }
       repaint();
     });
   }
