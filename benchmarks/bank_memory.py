@@ -53,8 +53,9 @@ class Noise:
         """Sha256 over the width, which is all that determines the rows."""
         return hashlib.sha256(f"noise {self.d_in}".encode()).hexdigest()
 
-    def harvest(self, index: int, num_rows: int, split: Split = "train") -> Rows:
+    def harvest(self, index: int, num_rows: int, split: Split = "train", *, shard_rows: int | None = None) -> Rows:
         """Return rows drawn from the split's own random stream."""
+        del shard_rows  # every shard has a random stream of its own
         seed = [index, num_rows, *split.encode()]
         return Rows(np.random.default_rng(seed).standard_normal((num_rows, self.d_in), dtype=np.float32))
 

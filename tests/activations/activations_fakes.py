@@ -43,7 +43,7 @@ class FakeSubject:
     def fingerprint(self) -> str:
         return hashlib.sha256(f"fake {self.d_in} {self.seed}".encode()).hexdigest()
 
-    def harvest(self, index: int, num_rows: int, split: str = "train") -> Rows:
+    def harvest(self, index: int, num_rows: int, split: str = "train", *, shard_rows: int | None = None) -> Rows:
         (self.log / f"{split}-{index}-{uuid.uuid4().hex}").touch()
         generator = np.random.default_rng([self.seed, SPLIT_CODES[split], index, num_rows])
         x_ND = generator.standard_normal((num_rows, self.d_in)).astype(np.float32)
@@ -68,6 +68,6 @@ class FakeSubject:
 class Unrepeatable(FakeSubject):
     """A subject that breaks its promise: the same request gives other rows each time."""
 
-    def harvest(self, index: int, num_rows: int, split: str = "train") -> Rows:
+    def harvest(self, index: int, num_rows: int, split: str = "train", *, shard_rows: int | None = None) -> Rows:
         rows = super().harvest(index, num_rows, split)
         return Rows(rows.x_ND + np.float32(len(self.harvests())), rows.features_NM)

@@ -18,7 +18,7 @@ from vsae_search.errors import CorruptFile, EnvironmentNotReady
 if TYPE_CHECKING:
     from pathlib import Path
 
-REQUEST = ShardRequest("f" * 64, "train", 3, 6, "fp32")
+REQUEST = ShardRequest("f" * 64, "train", 3, 6, "fp32", 6)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from vsae_search.errors import CorruptFile
 
 
 def request_for(subject, split: str = "train", index: int = 2, num_rows: int = 40, dtype: str = "fp32") -> ShardRequest:
-    return ShardRequest(subject.fingerprint, split, index, num_rows, dtype)
+    return ShardRequest(subject.fingerprint, split, index, num_rows, dtype, num_rows)
 
 
 def test_training_rows_are_shuffled_and_complete(subject):

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import vsae_search.saes as saes
-from vsae_search.saes import _sparse_select
+from vsae_search.saes import _rectified, _sparse_select
 from vsae_search.saes._affine import reconstruction_loss
 from vsae_search.saes._sparse import Support, selected_preactivations, sparse_reconstruction_loss
 from vsae_search.saes._sparse_select import (
@@ -141,6 +141,23 @@ def test_nothing_fires(always_sparse):
     assert gradients["b_dec"].abs().max() > 0
 
 
+# -- dense steps in blocks of rows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["relu", "april", "gated", "jumprelu"])
+def test_a_dense_step_does_not_depend_on_the_blocks(name, monkeypatch):
+    sae, x_BD = saes.create(name, d_in=6, d_sae=20, seed=1).double(), normal(23, 6)
+    sae.initialise(x_BD)
+    monkeypatch.setattr(_rectified, "_BLOCK_ELEMENTS", 1 << 30)
+    whole, expected = loss_and_gradients(sae, x_BD)
+    monkeypatch.setattr(_rectified, "_BLOCK_ELEMENTS", 100)  # five rows; the last block has three
+    blocks, found = loss_and_gradients(sae, x_BD)
+    torch.testing.assert_close(blocks.total, whole.total, rtol=1e-12, atol=0)
+    assert torch.equal(blocks.fired_F, whole.fired_F)
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-10, atol=1e-12, msg=parameter)
+
+
 # -- reconstruction ----------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +190,9 @@ def test_held_preactivations_do_not_move_the_decoder_bias(always_sparse):
 # -- selection ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("num_columns", "k"), [(10, 3), (160, 8), (2048, 5), (2048, 64), (2048, 65), (2047, 5), (4, 4)])
+@pytest.mark.parametrize(
+    ("num_columns", "k"), [(10, 3), (160, 8), (2048, 5), (2048, 64), (2048, 65), (2047, 5), (4, 4)]
+)
 def test_top_of_row_is_the_top(num_columns, k):
     pre_bF = normal(6, num_columns)
     code_BF = dense_code(TopOfRow(k).pick(pre_bF), 6, num_columns)

@@ -130,7 +130,9 @@ def test_packed_rows_are_cut_by_themselves(byte_tokenizer):
 
 def test_short_rows_are_counted(byte_tokenizer):
     packer = Packer(byte_tokenizer, 9, {})
-    packer.add([TokenDocument(np.array([BOS, 1, 2, EOS]), True, "row 0"), TokenDocument(np.array([EOS]), True, "row 1")])
+    packer.add(
+        [TokenDocument(np.array([BOS, 1, 2, EOS]), True, "row 0"), TokenDocument(np.array([EOS]), True, "row 1")]
+    )
     sequences, _ = packer.take()
     assert packer.short_rows == 2
     assert sum(map(len, sequences.values())) == 0
@@ -247,7 +249,9 @@ def test_too_short(tmp_path, byte_tokenizer):
     text = packed(tmp_path, byte_tokenizer, texts(30))
     number = text.available("train", 10**6)
     assert text.sequences("train", number, 0).shape == (0, 9)
-    with pytest.raises(UserInputError, match=f"enough for {number} sequences of 9 tokens, and {number + 1} are") as caught:
+    with pytest.raises(
+        UserInputError, match=f"enough for {number} sequences of 9 tokens, and {number + 1} are"
+    ) as caught:
         text.sequences("train", 0, number + 1)
     assert "90%" in caught.value.hint
 
@@ -312,7 +316,9 @@ def test_a_file_of_another_text_is_noticed(tmp_path, byte_tokenizer):
 
 
 def test_large_vocabularies_are_stored_exactly(tmp_path, byte_tokenizer):
-    tokenizer = type(byte_tokenizer)(bos_id=300_000, eos_id=300_001, special_ids=frozenset({300_000}), vocab_size=400_000)
+    tokenizer = type(byte_tokenizer)(
+        bos_id=300_000, eos_id=300_001, special_ids=frozenset({300_000}), vocab_size=400_000
+    )
     row = np.arange(399_000, 399_080)
     text = packed(tmp_path, tokenizer, [TokenDocument(row, True, "row")])
     got = np.concatenate([everything(text, split) for split in SPLITS])

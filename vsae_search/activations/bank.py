@@ -34,7 +34,7 @@ from vsae_search.activations.plan import BankPlan, plan_bank
 from vsae_search.activations.statistics import combine
 from vsae_search.activations.stream import BatchStream
 from vsae_search.errors import CorruptFile, EnvironmentNotReady, VsaeSearchError
-from vsae_search.subjects import Rows, Subject
+from vsae_search.subjects import ReadsText, Rows, Subject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vsae_search.space import ActivationsSpec
+    from vsae_search.subjects import Split
 
 ObjectRef: TypeAlias = Any
 """Ray has no types that a checker can follow."""
@@ -167,7 +168,8 @@ def build_bank(
     report = _Counter(on_progress, len(requests) * (2 if manifest is None else 1))
     subject_ref = ray.put(subject)
     if manifest is None:
-        written = _write(subject_ref, requests, home, report)
+        _prepare(subject, spec)
+        written = _write(subject_ref, requests, home, report, gpu=_harvests_on_gpu(subject))
         manifest = _describe(subject, spec, requests, written)
         write_manifest(home, manifest)
     references = _serve(subject_ref, requests, manifest.files, home, report)
@@ -200,13 +202,28 @@ class _Counter:
             self._on_progress(self._done, self._total)
 
 
+def _prepare(subject: Subject, spec: ActivationsSpec) -> None:
+    """Let a subject that reads text tokenise it here, once, and refuse a text that is too short."""
+    if isinstance(subject, ReadsText):
+        rows: dict[Split, int] = {
+            "train": spec.num_tokens,
+            "calibration": spec.calibration_tokens,
+            "evaluation": spec.evaluation_tokens,
+        }
+        subject.prepare(rows, spec.shard_tokens)
+
+
+def _harvests_on_gpu(subject: Subject) -> bool:
+    """Return whether each harvester is given a GPU of its own; several GPUs then harvest at the same time."""
+    return isinstance(subject, ReadsText) and subject.wants_gpu and ray.cluster_resources().get("GPU", 0) >= 1
+
+
 def _write(
-    subject_ref: ObjectRef, requests: Sequence[ShardRequest], home: Path, report: _Counter
+    subject_ref: ObjectRef, requests: Sequence[ShardRequest], home: Path, report: _Counter, *, gpu: bool
 ) -> list[WrittenShard]:
     """Have every file written (or found) and return the reports, in order."""
-    acknowledged = _run_windowed(
-        [partial(_ensure_task.remote, subject_ref, request, home) for request in requests], report
-    )
+    task = _ensure_task.options(num_gpus=1) if gpu else _ensure_task
+    acknowledged = _run_windowed([partial(task.remote, subject_ref, request, home) for request in requests], report)
     return [written for written in acknowledged if isinstance(written, WrittenShard)]
 
 

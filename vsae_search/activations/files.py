@@ -52,6 +52,7 @@ class ShardRequest:
         index: Position of the shard within its split.
         num_rows: Rows in the shard.
         dtype: Stored row type.
+        shard_rows: Rows in each of the shards before it.
     """
 
     subject: str
@@ -59,6 +60,7 @@ class ShardRequest:
     index: int
     num_rows: int
     dtype: Dtype
+    shard_rows: int
 
     @property
     def key(self) -> str:

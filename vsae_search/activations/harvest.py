@@ -105,7 +105,7 @@ def harvest_arrays(subject: Subject, request: ShardRequest) -> Arrays:
     Raises:
         UserInputError: The rows cannot be stored (not finite, too large for the row type).
     """
-    rows = subject.harvest(request.index, request.num_rows, request.split)
+    rows = subject.harvest(request.index, request.num_rows, request.split, shard_rows=request.shard_rows)
     x_ND = rows.x_ND
     assert x_ND.shape == (request.num_rows, subject.d_in), f"harvest returned {x_ND.shape}"
     if request.split == "train":

@@ -119,12 +119,14 @@ def bank_key(fingerprint: str, spec: ActivationsSpec) -> str:
 def bank_requests(fingerprint: str, spec: ActivationsSpec) -> tuple[ShardRequest, ...]:
     """Return every file that a bank consists of: training shards in order, calibration, evaluation."""
     train = tuple(
-        ShardRequest(fingerprint, "train", index, rows, spec.dtype) for index, rows in enumerate(split_rows(spec))
+        ShardRequest(fingerprint, "train", index, rows, spec.dtype, spec.shard_tokens)
+        for index, rows in enumerate(split_rows(spec))
     )
+    calibration, evaluation = spec.calibration_tokens, spec.evaluation_tokens
     return (
         *train,
-        ShardRequest(fingerprint, "calibration", 0, spec.calibration_tokens, "fp32"),
-        ShardRequest(fingerprint, "evaluation", 0, spec.evaluation_tokens, "fp32"),
+        ShardRequest(fingerprint, "calibration", 0, calibration, "fp32", calibration),
+        ShardRequest(fingerprint, "evaluation", 0, evaluation, "fp32", evaluation),
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vsae_search.space import ChoiceRange, ConstantRange, IntRange, LogRange, UniformRange
+from vsae_search.space import ChoiceRange, ConstantRange, IntRange, LanguageModelSubject, LogRange, UniformRange
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vsae_search.space import Range, SearchSpace
+    from vsae_search.space import Range, SearchSpace, SubjectSpec
 
 
 def plan(space: SearchSpace, path: Path, root: Path) -> dict[str, Any]:
@@ -17,11 +17,13 @@ def plan(space: SearchSpace, path: Path, root: Path) -> dict[str, Any]:
     from vsae_search.activations import plan_bank
     from vsae_search.search.budgets import trial_budgets
     from vsae_search.search.records import BANK_FOLDER
+    from vsae_search.subjects import width_of
     from vsae_search.tracking import mask_secrets
 
     budgets = trial_budgets(space)
-    features = space.subject.features.count
-    bank = plan_bank(space.subject.d_in, space.activations, root / BANK_FOLDER, num_features=features)
+    d_in = width_of(space.subject)
+    features = 0 if isinstance(space.subject, LanguageModelSubject) else space.subject.features.count
+    bank = None if d_in is None else plan_bank(d_in, space.activations, root / BANK_FOLDER, num_features=features)
     reference = space.objectives.reference
     return {
         "name": space.name,
@@ -29,10 +31,11 @@ def plan(space: SearchSpace, path: Path, root: Path) -> dict[str, Any]:
         "digest": space.digest(),
         "exists": (root / space.name / "sweep.json").is_file(),
         "subject": space.subject.type,
-        "d_in": space.subject.d_in,
+        "subject_source": _source(space.subject),
+        "d_in": d_in,
         "train_tokens": space.activations.num_tokens,
         "evaluation_tokens": space.activations.evaluation_tokens,
-        "bank": bank.describe(),
+        "bank": "sized when the model is loaded" if bank is None else bank.describe(),
         "trials": sum(budgets.values()),
         "steps_per_trial": space.training.num_steps,
         "batch_size": space.training.batch_size,
@@ -50,6 +53,13 @@ def plan(space: SearchSpace, path: Path, root: Path) -> dict[str, Any]:
         "tracking": mask_secrets(space.tracking.uri or f"sqlite in {root / space.name}"),
         "directory": str(root / space.name),
     }
+
+
+def _source(spec: SubjectSpec) -> str:
+    """What a language model is, and where it is read; nothing for other subjects."""
+    if not isinstance(spec, LanguageModelSubject):
+        return ""
+    return f"{spec.model} at {spec.hook_name}, context {spec.context_length}, text {spec.text.source}"
 
 
 def in_words(spec: Range) -> str:
@@ -74,9 +84,10 @@ def as_text(data: dict[str, Any]) -> str:
     search = f"{len(data['architectures'])} architectures · sampler {data['sampler']}"
     trial = f"{data['steps_per_trial']} steps of {data['batch_size']} rows"
     share = f"{data['cpus_per_trial']:g} CPU and {data['gpus_per_trial']:g} GPU per trial"
+    source = f"{data['subject_source']}   " if data["subject_source"] else ""
     lines = [
         ("Sweep", f"{data['name']}   ({state}; {data['file']}  sha256 {data['digest'][:12]})"),
-        ("Subject", f"{data['subject']}   d_in {data['d_in']}"),
+        ("Subject", f"{data['subject']}   {source}d_in {data['d_in'] or 'read from the model'}"),
         ("Rows", f"{rows}   {data['bank']}"),
         ("Search", f"{search} · minimise L0 and delta-CE · reference {corner}"),
     ]

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 _BLOCK_ELEMENTS = 1 << 21
 
 
-def row_blocks(num_rows: int, num_columns: int, device: torch.device) -> Iterator[slice]:
+def row_blocks(matrix_BF: Tensor) -> Iterator[slice]:
     """Consecutive rows of a matrix, about two million elements at a time; elsewhere than on a CPU all at once."""
-    step = max(1, _BLOCK_ELEMENTS // num_columns) if device.type == "cpu" else max(1, num_rows)
+    num_rows, num_columns = matrix_BF.shape
+    step = max(1, _BLOCK_ELEMENTS // num_columns) if matrix_BF.device.type == "cpu" else max(1, num_rows)
     for start in range(0, num_rows, step):
         yield slice(start, min(num_rows, start + step))
 
@@ -38,14 +39,19 @@ class _RectifiedReconstruction(torch.autograd.Function):
     """See :func:`rectified_reconstruction_loss`."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        x_BD, W_enc_DF, b_enc_F, W_dec_FD, b_dec_D, offset_D = inputs
-        assert x_BD is not None
-        assert W_enc_DF is not None
+    def forward(
+        ctx: Any,
+        x_BD: Tensor,
+        W_enc_DF: Tensor,
+        b_enc_F: Tensor,
+        W_dec_FD: Tensor,
+        b_dec_D: Tensor,
+        offset_D: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         centred_BD = x_BD if offset_D is None else x_BD - offset_D
         f_BF, error_BD = x_BD.new_empty(len(x_BD), W_enc_DF.shape[1]), torch.empty_like(x_BD)
         mass_F = f_BF.new_zeros(f_BF.shape[1])
-        for rows in row_blocks(*f_BF.shape, f_BF.device):
+        for rows in row_blocks(f_BF):
             f_bF = torch.addmm(b_enc_F, centred_BD[rows], W_enc_DF, out=f_BF[rows]).relu_()
             mass_F += f_bF.sum(0)
             torch.addmm(b_dec_D, f_bF, W_dec_FD, out=error_BD[rows]).sub_(x_BD[rows])
@@ -59,7 +65,7 @@ class _RectifiedReconstruction(torch.autograd.Function):
         dxhat_BD = error_BD * (grads[0] * (2.0 / len(error_BD)))
         dW_enc_DF, db_enc_F = torch.zeros_like(W_enc_DF), torch.zeros_like(f_BF[0])
         buffer = None
-        for rows in row_blocks(*f_BF.shape, f_BF.device):
+        for rows in row_blocks(f_BF):
             if buffer is None:
                 buffer = torch.empty_like(f_BF[rows])
             dpre_bF = torch.addmm(grads[1], dxhat_BD[rows], W_dec_FD.T, out=buffer[: rows.stop - rows.start])

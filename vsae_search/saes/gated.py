@@ -1,6 +1,6 @@
 """Gated autoencoder: one map decides which latents fire, a rescaled copy of it decides how strongly.
 
-Shapes: B batch, D d_in, F d_sae, N entries whose gate is open.
+Shapes: B batch, b rows of a block, D d_in, F d_sae, N entries whose gate is open.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vsae_search.saes._affine import reconstruction_loss
-from vsae_search.saes._jump import exceeds
+from vsae_search.saes._rectified import row_blocks, zero_where_silent_
 from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
 from vsae_search.saes._sparse_select import Above, threshold_pays
 from vsae_search.saes.base import Loss, SaeConfig
@@ -43,32 +43,44 @@ class _GatedEncoder(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x_BD, W_enc_DF, b_gate_F, r_mag_F, b_mag_F, b_dec_D = inputs
-        centred_BD = x_BD - b_dec_D
-        gate_BF = torch.addmm(b_gate_F, centred_BD, W_enc_DF).relu_()
-        gain_F = r_mag_F.exp()
-        # where the gate is open it equals its pre-activation, and the magnitude is an affine function of it
-        f_BF = torch.addcmul(b_mag_F - b_gate_F * gain_F, gate_BF, gain_F).relu_().mul_(exceeds(gate_BF, 0.0))
+        centred_BD, gain_F = x_BD - b_dec_D, r_mag_F.exp()
+        gate_BF = x_BD.new_empty(len(x_BD), W_enc_DF.shape[1])
+        f_BF, mass_F = torch.empty_like(gate_BF), torch.zeros_like(gain_F)
+        offset_F = b_mag_F - b_gate_F * gain_F
+        for rows in row_blocks(gate_BF):
+            gate_bF = torch.addmm(b_gate_F, centred_BD[rows], W_enc_DF, out=gate_BF[rows]).relu_()
+            mass_F += gate_bF.sum(0)
+            # where the gate is open it equals its pre-activation, and the magnitude is an affine function of it
+            zero_where_silent_(torch.addcmul(offset_F, gate_bF, gain_F, out=f_BF[rows]).relu_(), gate_bF)
         ctx.save_for_backward(centred_BD, W_enc_DF, b_gate_F, gain_F, gate_BF, f_BF)
         ctx.set_materialize_grads(False)
-        return f_BF, gate_BF, gate_BF.sum(0)
+        return f_BF, gate_BF, mass_F
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         centred_BD, W_enc_DF, b_gate_F, gain_F, gate_BF, f_BF = ctx.saved_tensors
         df_BF, dgate_BF, dmass_F = grads
-        open_BF = exceeds(gate_BF, 0.0)
-        dmagnitude_BF = torch.zeros_like(f_BF) if df_BF is None else exceeds(f_BF, 0.0).mul_(df_BF)
-        db_mag_F = dmagnitude_BF.sum(0)
-        dr_mag_F = gain_F * ((dmagnitude_BF * gate_BF).sum(0) - b_gate_F * db_mag_F)
         dmass_F = torch.zeros_like(gain_F) if dmass_F is None else dmass_F
-        dpre_BF = (dmass_F if dgate_BF is None else dgate_BF + dmass_F) * open_BF
-        db_gate_F = dpre_BF.sum(0)
-        dpre_BF.addcmul_(dmagnitude_BF, gain_F)
+        db_mag_F, dr_mag_F, db_gate_F, count_F = (torch.zeros_like(gain_F) for _ in range(4))
+        dW_enc_DF = torch.zeros_like(W_enc_DF)
+        dx_BD = torch.empty_like(centred_BD) if ctx.needs_input_grad[0] else None
+        for rows in row_blocks(gate_BF):
+            gate_bF = gate_BF[rows]
+            dmagnitude_bF = torch.zeros_like(gate_bF) if df_BF is None else df_BF[rows].clone()
+            zero_where_silent_(dmagnitude_bF, f_BF[rows])
+            db_mag_F += dmagnitude_bF.sum(0)
+            dr_mag_F += (dmagnitude_bF * gate_bF).sum(0)
+            dpre_bF = dmass_F.expand_as(gate_bF).clone() if dgate_BF is None else dgate_BF[rows] + dmass_F
+            db_gate_F += zero_where_silent_(dpre_bF, gate_bF).sum(0)
+            dW_enc_DF.addmm_(centred_BD[rows].T, dpre_bF.addcmul_(dmagnitude_bF, gain_F))
+            count_F += gate_bF.sign().sum(0)
+            if dx_BD is not None:
+                torch.mm(dpre_bF, W_enc_DF.T, out=dx_BD[rows])
+        dr_mag_F = gain_F * (dr_mag_F - b_gate_F * db_mag_F)
         # b_dec hears of the reconstruction and of the penalty, not of the auxiliary loss (`dgate`)
-        db_dec_D = torch.mv(W_enc_DF, gain_F * db_mag_F + dmass_F * open_BF.sum(0)).neg_()
-        dx_BD = dpre_BF @ W_enc_DF.T if ctx.needs_input_grad[0] else None
-        return dx_BD, centred_BD.T @ dpre_BF, db_gate_F, dr_mag_F, db_mag_F, db_dec_D
+        db_dec_D = torch.mv(W_enc_DF, gain_F * db_mag_F + dmass_F * count_F).neg_()
+        return dx_BD, dW_enc_DF, db_gate_F, dr_mag_F, db_mag_F, db_dec_D
 
 
 @register("gated")

@@ -76,7 +76,7 @@ class _Jump(torch.autograd.Function):
         ctx: Any, pre_BF: Tensor, threshold_F: Tensor, bandwidth: float, to_input: bool
     ) -> tuple[Tensor, Tensor]:
         f_BF, count_F = torch.empty_like(pre_BF), torch.zeros_like(threshold_F)
-        for rows in row_blocks(*pre_BF.shape, pre_BF.device):
+        for rows in row_blocks(pre_BF):
             fires_bF = exceeds(pre_BF[rows], threshold_F)
             count_F += fires_bF.sum(0, dtype=threshold_F.dtype)
             torch.mul(pre_BF[rows], fires_bF, out=f_BF[rows])
@@ -93,7 +93,7 @@ class _Jump(torch.autograd.Function):
         df_BF = torch.zeros_like(pre_BF) if df_BF is None else df_BF
         dcount_F = torch.zeros_like(threshold_F) if dcount_F is None else dcount_F
         dpre_BF, dthreshold_F = torch.empty_like(pre_BF), torch.zeros_like(threshold_F)
-        for rows in row_blocks(*pre_BF.shape, pre_BF.device):
+        for rows in row_blocks(pre_BF):
             df_bF, dpre_bF, margin_bF = df_BF[rows], dpre_BF[rows], pre_BF[rows] - threshold_F
             # what one unit of the step would change, (θ df + dcount), for pre-activations near enough to stand for it
             step_bF = torch.addcmul(dcount_F, df_bF, threshold_F).mul_(margin_bF.abs().lt_(0.5 * ctx.bandwidth))
@@ -133,7 +133,7 @@ class _TanhSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, f_BF: Tensor, scale: float) -> Tensor:
         tanh_BF, total = torch.empty_like(f_BF), f_BF.new_zeros(())
-        for rows in row_blocks(*f_BF.shape, f_BF.device):
+        for rows in row_blocks(f_BF):
             total += torch.mul(f_BF[rows], scale, out=tanh_BF[rows]).tanh_().sum()
         ctx.save_for_backward(tanh_BF)
         ctx.scale = scale
@@ -144,13 +144,13 @@ class _TanhSum(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (tanh_BF,) = ctx.saved_tensors
         slope, df_BF = grads[0] * ctx.scale, torch.empty_like(tanh_BF)
-        for rows in row_blocks(*tanh_BF.shape, tanh_BF.device):
+        for rows in row_blocks(tanh_BF):
             torch.mul(tanh_BF[rows], tanh_BF[rows], out=df_BF[rows]).neg_().add_(1.0).mul_(slope)
         return df_BF, None
 
 
 def tanh_sum(f_BF: Tensor, scale: float) -> Tensor:
-    """``Σ tanh(scale f)`` over all entries of a code [B, F], with two matrices of its size in memory instead of four."""
+    """``Σ tanh(scale f)`` over all entries of a code [B, F], with two matrices of its size in memory, not four."""
     total: Tensor = _TanhSum.apply(f_BF, scale)  # type: ignore[no-untyped-call]
     return total
 

@@ -1,17 +1,18 @@
 """What every subject offers: rows to explain, losses under ablation and splicing, and, when known, the truth.
 
-Shapes: N rows, D activation width (``d_in``), M true features, S sequences (of a toy subject: one row each).
+Shapes: N rows, D activation width (``d_in``), M true features, S sequences (of a toy subject: one row each), T tokens
+of a sequence.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,10 +28,15 @@ class Rows:
         x_ND: Activations, float32, in the subject's own units (not rescaled).
         features_NM: Feature values, float32, 0 where a feature is absent and in (0, 1] where it is present; ``None``
             for a subject without known features.
+        tokens_ST: The sequences that the rows were taken from, int32; ``None`` where no loss is computed from them, and
+            for subjects that read no text.
+        kept_ST: Positions that the rows belong to, in order of sequence and position; ``None`` with ``tokens_ST``.
     """
 
     x_ND: NDArray[np.float32]
     features_NM: NDArray[np.float32] | None = None
+    tokens_ST: NDArray[np.int32] | None = None
+    kept_ST: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +52,19 @@ class Baseline:
     clean_S: NDArray[np.float64]
     zero_S: NDArray[np.float64]
     mean_S: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Spliced:
+    """What a splice does to each sequence.
+
+    Attributes:
+        loss_S: Loss of each sequence, float64.
+        kl_S: Mean KL(untouched || spliced) of its predictions, in nats, float64; ``None`` where it was not computed.
+    """
+
+    loss_S: NDArray[np.float64]
+    kl_S: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +128,16 @@ class Subject(Protocol):
         """The features behind the activations, or ``None`` when they are unknown."""
         ...
 
-    def harvest(self, index: int, num_rows: int, split: Split = "train") -> Rows:
-        """Return shard ``index`` of a split: a function of (fingerprint, split, index, num_rows) and nothing else."""
+    def harvest(self, index: int, num_rows: int, split: Split = "train", *, shard_rows: int | None = None) -> Rows:
+        """Return shard ``index`` of a split: a function of the fingerprint and the arguments, and nothing else.
+
+        Args:
+            index: Number of the shard, from 0.
+            num_rows: Rows in it.
+            split: Which of the disjoint sets of rows.
+            shard_rows: Rows in each of the shards before it; the same as ``num_rows`` unless the shard is a smaller
+                last one. Shards with the same ``shard_rows`` do not overlap.
+        """
         ...
 
     def baseline(self, rows: Rows) -> Baseline:
@@ -123,6 +150,29 @@ class Subject(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Return what is worth recording about the subject, as values that JSON can hold."""
+        ...
+
+
+@runtime_checkable
+class ReadsText(Protocol):
+    """A subject that takes its rows from a text with a model: there may be too little text, and a GPU helps."""
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether rows are harvested on a GPU where there is one."""
+        ...
+
+    def prepare(self, num_rows: Mapping[Split, int], shard_rows: int) -> None:
+        """Make sure that there is text for so many rows of each split, in training shards of ``shard_rows``."""
+        ...
+
+
+@runtime_checkable
+class ComparesPredictions(Protocol):
+    """A subject that predicts, so that a splice can be judged by how far its predictions move."""
+
+    def splice_with_kl(self, rows: Rows, xhat_ND: NDArray[np.float32]) -> Spliced:
+        """Return the loss of every sequence, as ``splice`` does, and the KL of its predictions."""
         ...
 
 

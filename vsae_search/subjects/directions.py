@@ -86,8 +86,9 @@ class Directions:
             true_l0=float(probability_M.sum()),
         )
 
-    def harvest(self, index: int, num_rows: int, split: Split = "train") -> Rows:
+    def harvest(self, index: int, num_rows: int, split: Split = "train", *, shard_rows: int | None = None) -> Rows:
         """Draw features and return their weighted sums of directions with them."""
+        del shard_rows  # every shard has a random stream of its own
         generator = stream(self.fingerprint, split, index)
         features_NM = self.features.sample(generator, num_rows)
         return Rows(_activations(features_NM, self.directions_MD, self.noise, generator), features_NM)

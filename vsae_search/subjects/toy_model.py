@@ -79,8 +79,9 @@ class ToyModel:
             true_l0=float(self.features.probability_M[represented_M].sum()),
         )
 
-    def harvest(self, index: int, num_rows: int, split: Split = "train") -> Rows:
+    def harvest(self, index: int, num_rows: int, split: Split = "train", *, shard_rows: int | None = None) -> Rows:
         """Draw inputs and return the hidden activations with them."""
+        del shard_rows  # every shard has a random stream of its own
         features_NM = self.features.sample(stream(self.fingerprint, split, index), num_rows)
         return Rows(self._hidden(features_NM), features_NM)
 

@@ -31,7 +31,7 @@ _TOLERANCE = 1e-4
 _PROBE = 8
 
 
-class _Stop(Exception):  # noqa: N818 - it is a signal and no error
+class _Stop(Exception):
     """Raised inside a forward pass when everything that is wanted has been seen."""
 
 
@@ -70,7 +70,9 @@ class BridgeCausalModel:
             for length in (_PROBE, _PROBE // 2 + 1):
                 shapes[length] = tuple(self._capture(self._probe(length), hook).shape)
             first, second = shapes.values()
-            if [shape[:2] for shape in (first, second)] != [(2, length) for length in shapes] or first[2:] != second[2:]:
+            if [shape[:2] for shape in (first, second)] != [(2, length) for length in shapes] or first[2:] != second[
+                2:
+            ]:
                 raise UserInputError(
                     f"{hook} does not hold one vector for each position, but tensors of shape {list(first)}",
                     "Choose a hook of the residual stream or of what a layer reads or writes.",
@@ -134,14 +136,14 @@ class BridgeCausalModel:
             if layer < 0:
                 candidates = [""]
             tokens_ST = self._probe(_PROBE)
-            expected = {edit: self.full(tokens_ST, hook, edit) for edit in (same, _halve)}
+            expected: dict[Edit, Tensor] = {edit: self.full(tokens_ST, hook, edit) for edit in (same, _halve)}
             for way in candidates:
                 self._restarts[hook] = way
                 if not way or self._agrees(tokens_ST, hook, expected):
                     break
         return self._restarts[hook]
 
-    def _agrees(self, tokens_ST: Tensor, hook: str, expected: dict[Callable[[Tensor], Tensor], Tensor]) -> bool:
+    def _agrees(self, tokens_ST: Tensor, hook: str, expected: dict[Edit, Tensor]) -> bool:
         """Return whether starting again gives what the whole model gives."""
         layer, _ = _place(hook)
         if not self._returns_tensors(tokens_ST, layer):
@@ -230,7 +232,7 @@ class BridgeCausalModel:
         difference = float((whole - found).abs().max())
         if not difference <= _TOLERANCE * coarse * max(1.0, float(whole.abs().max())):
             raise UserInputError(
-                f"the logits of this model cannot be computed from its unembedding alone (they differ by {difference:g})",
+                f"the logits of this model are not those of its unembedding alone (they differ by {difference:g})",
                 "This architecture is not supported; its losses would be wrong.",
             )
 

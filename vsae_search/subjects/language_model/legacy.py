@@ -130,7 +130,9 @@ def _fill(model: OneLayerModel, found: dict[str, Tensor], optional: Mapping[str,
     missing = sorted(expected.keys() - found.keys() - optional.keys())
     unknown = sorted(found.keys() - expected.keys())
     if missing or unknown:
-        text = "; ".join(f"{what} {', '.join(names[:5])}" for what, names in (("lacks", missing), ("has", unknown)) if names)
+        text = "; ".join(
+            f"{what} {', '.join(names[:5])}" for what, names in (("lacks", missing), ("has", unknown)) if names
+        )
         raise CorruptFile(f"{path} does not fit its config.json: it {text}", "Use a complete copy of the model.")
     with torch.no_grad():
         for name, target in expected.items():

@@ -51,7 +51,8 @@ class OneLayerCausalModel:
         """Go on from the hook to the final LayerNorm."""
         del tokens_ST
         point = Point(hook, edit(state[0]), state[1] if len(state) > 1 else None)
-        return self._model.ln_final(self._model.finish(point))  # type: ignore[no-any-return] - modules are untyped
+        final_STR: Tensor = self._model.ln_final(self._model.finish(point))
+        return final_STR
 
     def full(self, tokens_ST: Tensor, hook: str, edit: Edit) -> Tensor:
         """Run the whole model."""

@@ -35,7 +35,7 @@ def standard_library_documents(folder: Path | None = None) -> Iterator[str]:
         folder: Where to look instead.
 
     Yields:
-        Contents of one file: UTF-8, with ``\\n`` at the end of each line, never blank.
+        Contents of one file: UTF-8, lines end in a line feed, never blank.
 
     Raises:
         EnvironmentNotReady: There is no source there (some embedded Pythons keep it compiled in an archive).

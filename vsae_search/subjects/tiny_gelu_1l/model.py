@@ -171,7 +171,8 @@ class _Attention(_Weights):
     def _project(x_STD: Tensor, weight_HDK: Tensor, bias_HK: Tensor) -> Tensor:
         """Return what each head reads from the stream, [S, H, T, K]."""
         weight = weight_HDK.transpose(1, 2).flatten(0, 1)
-        return F.linear(x_STD, weight, bias_HK.flatten()).unflatten(-1, bias_HK.shape).transpose(1, 2)
+        projected = F.linear(x_STD, weight, bias_HK.flatten())
+        return projected.view(*x_STD.shape[:-1], *bias_HK.shape).transpose(1, 2)
 
 
 class _Mlp(_Weights):
