@@ -155,8 +155,8 @@ def _others(correlated: float, partly: float, anticorrelated: float) -> dict[str
 
 
 def _ridge(coefficient: float) -> dict[str, Any]:
-    """TopK that keeps every latent, so that only the ridge penalty on ``ReLU(π)`` is left."""
-    return {"k": D_SAE, "ridge_coefficient": coefficient}
+    """``λ Σ f² / 2`` on every latent: TopK that keeps all of them, so that only its ridge penalty is left."""
+    return {"k": D_SAE, "ridge_coefficient": coefficient / 2}
 
 
 def _iso(variance: float) -> dict[str, Any]:

@@ -50,6 +50,9 @@ BANNED_CALLS = {
     "commands.getoutput",
 }
 BANNED_BUILTINS = {"eval", "exec", "compile", "__import__"}
+# The GELU-1L models are published as files of torch.save only. This file reads them with torch's restricted reader,
+# which builds nothing but tensors; the known ways around it need a torch that the project refuses to install with.
+RESTRICTED_READER = "vsae_search/subjects/language_model/checkpoint.py"
 LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
@@ -107,10 +110,17 @@ def confinement_faults(path: str) -> list[str]:
     ]
 
 
-def call_faults(call: ast.Call) -> list[str]:
+def is_restricted_read(call: ast.Call, path: str) -> bool:
+    """torch.load in the one file that may call it, with the restriction written out."""
+    restricted = [word.value for word in call.keywords if word.arg == "weights_only"]
+    literal = [value.value for value in restricted if isinstance(value, ast.Constant)]
+    return path == RESTRICTED_READER and dotted(call.func) == "torch.load" and literal == [True]
+
+
+def call_faults(call: ast.Call, path: str) -> list[str]:
     name = dotted(call.func)
     faults = []
-    if name in BANNED_CALLS or name in BANNED_BUILTINS:
+    if (name in BANNED_CALLS or name in BANNED_BUILTINS) and not is_restricted_read(call, path):
         faults.append(name)
     for keyword in call.keywords:
         off = isinstance(keyword.value, ast.Constant) and keyword.value.value in (False, None)
@@ -130,7 +140,7 @@ def banned(tree: ast.Module, path: str) -> list[str]:
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Call):
-            names = call_faults(node)
+            names = call_faults(node, path)
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names if alias.name.split(".")[0] in BANNED_MODULES]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -197,6 +207,20 @@ def test_nothing_loads_code_from_data(path: str) -> None:
 )
 def test_the_ban_notices(line: str) -> None:
     assert banned(ast.parse(line), "x")
+
+
+@pytest.mark.parametrize(
+    ("path", "line", "passes"),
+    [
+        (RESTRICTED_READER, "torch.load(path, weights_only=True)", True),
+        (RESTRICTED_READER, "torch.load(path)", False),
+        (RESTRICTED_READER, "torch.load(path, weights_only=False)", False),
+        (RESTRICTED_READER, "torch.load(path, weights_only=flag)", False),
+        ("vsae_search/saes/storage.py", "torch.load(path, weights_only=True)", False),
+    ],
+)
+def test_one_file_reads_weights_of_torch_save(path: str, line: str, passes: bool) -> None:
+    assert (banned(ast.parse(line), path) == []) is passes
 
 
 @pytest.mark.parametrize("line", ["model.eval()", "re.compile('a')", "YAML(typ='safe')", "run(x, shell=False)"])

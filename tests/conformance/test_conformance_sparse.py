@@ -36,6 +36,16 @@ class TestSparseBatchTopK(CountsEntries):
     loss_is_per_token = False
 
 
+class TestSparseMatryoshka(CountsEntries):
+    architecture = "matryoshka"
+    params: ClassVar = {"k": 3, "num_widths": 3}
+    loss_is_per_token = False
+
+
+class TestSparsePAnneal(CountsEntries):
+    architecture = "p_anneal"
+
+
 class TestSparseRelu(CountsEntries):
     architecture = "relu"
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vsae_search.evaluation import Evaluation, evaluate
-from vsae_search.subjects import Baseline, FeatureGroup, GroundTruth, Rows
+from vsae_search.subjects import Baseline, FeatureGroup, GroundTruth, Rows, Spliced
 
 
 @dataclass
@@ -28,6 +28,14 @@ class Squares:
     def baseline(self, rows):
         zero, mean = np.zeros_like(rows.x_ND), np.broadcast_to(rows.x_ND.mean(axis=0), rows.x_ND.shape)
         return Baseline(*(self.splice(rows, value) for value in (rows.x_ND, zero, mean)))
+
+
+class Predictor(Squares):
+    """A subject that predicts N(x, 1) and, spliced, N(xhat, 1), whose divergence is half the squared error."""
+
+    def splice_with_kl(self, rows, xhat_ND):
+        loss_S = self.splice(rows, xhat_ND)
+        return Spliced(loss_S, (loss_S - 1.0) / 2)
 
 
 class Linear(torch.nn.Module):

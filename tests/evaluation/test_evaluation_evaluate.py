@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from evaluation_standins import Identity, Linear, Squares, random_unit, run, sparse_rows, truth_of
+from evaluation_standins import Identity, Linear, Predictor, Squares, random_unit, run, sparse_rows, truth_of
 
 from vsae_search import saes
 from vsae_search.errors import Diverged
@@ -20,7 +20,7 @@ GROUPS = (("correlated", (0, 1)), ("anticorrelated", (2, 3)), ("hierarchical", (
 def world():
     """A subject with every kind of set, its rows, and an imperfect autoencoder with a dead latent."""
     directions = random_unit(10, 6)
-    subject = Squares(truth_of(directions, GROUPS))
+    subject = Predictor(truth_of(directions, GROUPS))
     W_dec = random_unit(14, 6, seed=1)
     sae = Linear(W_dec, sigma=lambda pre: torch.relu(pre - 0.2))
     with torch.no_grad():

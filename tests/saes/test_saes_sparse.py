@@ -46,6 +46,8 @@ CASES = [
     ("topk", {"k": 4, "aux_k": 7}),
     ("topk", {"k": 4, "aux_coefficient": 0.0}),
     ("batch_topk", {"k": 4}),
+    ("matryoshka", {"k": 4, "num_widths": 4}),
+    ("p_anneal", {}),
     ("relu", {}),
     ("april", {}),
     ("gated", {}),

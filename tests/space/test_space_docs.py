@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from vsae_search.space import features, model, sections, subjects
+from vsae_search.space import features, model, sections, subjects, text
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "search_space.md").read_text()
 SECTIONS = [
     model.SearchSpace,
     subjects.ToyModelSubject,
     subjects.DirectionsSubject,
+    text.PythonStdlibText,
+    text.DatasetText,
+    text.FilesText,
+    text.TokensText,
     features.FeatureSpec,
     features.FeatureSet,
     features.CopulaSpec,

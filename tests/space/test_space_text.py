@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from vsae_search.errors import SearchSpaceError
+from vsae_search.space import load_space
 from vsae_search.space.text import DatasetText, FilesText, PythonStdlibText, TextSpec, TokensText, check_revision
 
 ADAPTER = TypeAdapter(TextSpec)
@@ -82,3 +84,35 @@ def test_every_key_is_described_in_a_full_sentence(kind):
     for name, info in kind.model_fields.items():
         assert info.description is not None, name
         assert info.description.endswith("."), name
+
+
+FILE = """\
+name: words
+subject:
+  type: language_model
+  model: tiny_gelu_1l
+  hook: blocks.0.hook_mlp_out
+  text: TEXT
+shared: {d_sae: 8}
+architectures: {relu: }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("{source: files, pathes: [a.txt]}", 25, "'pathes' is an unknown key. Did you mean 'paths'?"),
+        ("{source: python_stdlib, zzz: 1}", 33, "'zzz' is an unknown key. Known: source"),
+        ("{source: files, paths: [a.txt, b/]}", 40, "subject.text.paths.1: 'b/' is a folder"),
+        ("{source: dataset, name: ../x}", 33, "is not the name of a repository"),
+        ("{source: datasets, name: a/b}", 18, "'datasets' is not a type. Did you mean 'dataset'?"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, catalog, text, column, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(FILE.replace("TEXT", text))
+    with pytest.raises(SearchSpaceError) as caught:
+        load_space(path, catalog)
+    (problem,) = caught.value.problems
+    assert message in problem.message
+    assert (problem.line, problem.column) == (6, column)

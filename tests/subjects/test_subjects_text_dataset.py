@@ -46,7 +46,7 @@ def test_documents_in_order(hub, tmp_path, form):
 def test_the_repositorys_own_splits(hub, tmp_path):
     hub.add("datasets", "tiny/text", dataset_files())
     assert read(tmp_path, split="test") == sentences(10, seed=2)
-    with pytest.raises(UserInputError, match="the dataset tiny/text cannot be used: .*Bad split") as caught:
+    with pytest.raises(UserInputError, match=r"the dataset tiny/text cannot be used: .*Bad split") as caught:
         read(tmp_path, split="validation")
     assert "split" in caught.value.hint
 
@@ -150,7 +150,7 @@ def test_offline_a_download_of_another_commit_is_refused(hub, tmp_path, go_offli
 def test_offline_with_nothing_cached(hub, tmp_path, go_offline):
     hub.add("datasets", "tiny/text", dataset_files())
     go_offline()
-    with pytest.raises(EnvironmentNotReady, match="dataset tiny/text .*HF_HUB_OFFLINE") as caught:
+    with pytest.raises(EnvironmentNotReady, match=r"dataset tiny/text .*HF_HUB_OFFLINE") as caught:
         read(tmp_path)
     assert "HF_HOME" in caught.value.hint
     assert hub.requests == []
@@ -196,10 +196,10 @@ def test_a_private_repository(hub, tmp_path, monkeypatch):
 
 def test_a_gated_repository(hub, tmp_path, monkeypatch):
     hub.add("datasets", "tiny/text", dataset_files(), gated=True)
-    for token, status in ((None, 401), (STRANGER, 403)):
+    for token in (None, STRANGER):
         if token:
             monkeypatch.setenv("HF_TOKEN", token)
-        with pytest.raises(UserInputError, match=rf"dataset tiny/text is restricted \(HTTP {status}\)") as caught:
+        with pytest.raises(UserInputError, match="access to the dataset tiny/text is restricted") as caught:
             read(tmp_path)
         assert "HF_TOKEN" in caught.value.hint
         assert "/datasets/tiny/text" in caught.value.hint
@@ -217,7 +217,7 @@ def test_a_token_that_is_not_valid(hub, tmp_path, monkeypatch):
 def test_a_hub_that_is_down(hub, tmp_path):
     hub.close()
     with pytest.raises(
-        EnvironmentNotReady, match=r"dataset tiny/text cannot be fetched: http.* cannot be reached"
+        EnvironmentNotReady, match=r"dataset tiny/text cannot be fetched: the connection to .* failed"
     ) as caught:
         read(tmp_path)
     assert "HF_ENDPOINT" in caught.value.hint
@@ -245,7 +245,7 @@ def test_a_download_that_ends_too_early(hub, tmp_path, form):
     repository = hub.add("datasets", "tiny/text", dataset_files(form=form))
     documents = open_dataset(spec(), tmp_path)
     repository.truncated = {path for path in repository.commits[documents.commit] if "00001" in path}
-    with pytest.raises((UserInputError, EnvironmentNotReady), match="dataset tiny/text") as caught:
+    with pytest.raises(EnvironmentNotReady, match="dataset tiny/text cannot be fetched") as caught:
         list(documents.read(0))
     assert "\n" not in caught.value.message
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import pickle
 import random
 
 import numpy as np
 import pytest
 
-from vsae_search.errors import CorruptFile, UserInputError
+from vsae_search.errors import CorruptFile, EnvironmentNotReady, UserInputError
 from vsae_search.subjects.text import source as source_module
 from vsae_search.subjects.text import split_of
 from vsae_search.subjects.text.documents import TokenDocument
@@ -325,3 +326,12 @@ def test_large_vocabularies_are_stored_exactly(tmp_path, byte_tokenizer):
     assert sorted(got[:, 1:].ravel().tolist()) == row.tolist()
     assert set(got[:, 0].tolist()) == {300_000}
     assert got.dtype == np.int64
+
+
+def test_a_full_disk(tmp_path, byte_tokenizer, monkeypatch):
+    def full(path, payload):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vsae_search.subjects.text.chunks.write_atomically", full)
+    with pytest.raises(EnvironmentNotReady, match="no space left while writing"):
+        packed(tmp_path, byte_tokenizer, texts(60)).sequences("train", 0, 1)

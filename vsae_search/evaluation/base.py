@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vsae_search.evaluation.spliced import Reconstruction
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -75,6 +77,11 @@ class Context:
     baseline: Baseline
     d_sae: int
     truth: Represented | None
+
+    @cached_property
+    def reconstruction(self) -> Reconstruction:
+        """Where metrics that splice put the chunks, so that the subject is run once for all of them."""
+        return Reconstruction(self.rows, self.scale, self.subject)
 
     @property
     def num_rows(self) -> int:

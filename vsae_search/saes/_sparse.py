@@ -84,11 +84,19 @@ class Selected(NamedTuple):
     support: Support
 
 
-def _row_sums(table: Tensor, row: Tensor, start: Tensor, weight: Tensor) -> Tensor:
+def row_sums(table: Tensor, row: Tensor, start: Tensor, weight: Tensor) -> Tensor:
     """Weighted sum of rows of a table for each group of entries; an empty group gives zeros."""
     return torch.nn.functional.embedding_bag(
         row, table, start, mode="sum", per_sample_weights=weight, include_last_offset=True
     )
+
+
+def weight_gradient(dsum_BD: Tensor, table_FD: Tensor, support: Support) -> Tensor:
+    """Gradient of row sums by their weights [N]: the product of each entry's table row with its token's gradient."""
+    gradient_N: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        dsum_BD, table_FD, support.latent_N, support.start_R[:-1], support.row_N, _SUM
+    )
+    return gradient_N
 
 
 class _Preactivations(torch.autograd.Function):
@@ -113,7 +121,7 @@ class _Preactivations(torch.autograd.Function):
         both = [grad for grad in grads if grad is not None]
         dboth_N = both[0] if len(both) == 1 else both[0] + both[1]
         order_N, row_N, start = ctx.support.by_latent
-        dW_enc_FD = _row_sums(centred_BD, row_N, start, dboth_N[order_N])
+        dW_enc_FD = row_sums(centred_BD, row_N, start, dboth_N[order_N])
         return None, None, dW_enc_FD.T, ctx.support.sum_by_latent(dboth_N), db_dec_D, None
 
 
@@ -124,7 +132,7 @@ class _Reconstruction(torch.autograd.Function):
     def forward(
         ctx: Any, values_N: Tensor, W_dec_FD: Tensor, b_dec_D: Tensor | None, x_BD: Tensor, support: Support
     ) -> tuple[Tensor, Tensor]:
-        error_BD = _row_sums(W_dec_FD, support.latent_N, support.start_R, values_N).sub_(x_BD)
+        error_BD = row_sums(W_dec_FD, support.latent_N, support.start_R, values_N).sub_(x_BD)
         if b_dec_D is not None:
             error_BD += b_dec_D
         ctx.save_for_backward(values_N, W_dec_FD, error_BD)
@@ -141,13 +149,10 @@ class _Reconstruction(torch.autograd.Function):
         dxhat_BD = error_BD * (grads[0] * (2.0 / len(error_BD)))
         dvalues_N = dW_dec_FD = db_dec_D = None
         if ctx.needs_input_grad[0]:
-            # row sums differentiated by their weights: the dot product of a decoder row with its token's gradient
-            dvalues_N = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                dxhat_BD, W_dec_FD, support.latent_N, support.start_R[:-1], support.row_N, _SUM
-            )
+            dvalues_N = weight_gradient(dxhat_BD, W_dec_FD, support)
         if ctx.needs_input_grad[1]:
             order_N, row_N, start = support.by_latent
-            dW_dec_FD = _row_sums(dxhat_BD, row_N, start, values_N[order_N])
+            dW_dec_FD = row_sums(dxhat_BD, row_N, start, values_N[order_N])
         if ctx.needs_input_grad[2]:
             db_dec_D = dxhat_BD.sum(0)
         return dvalues_N, dW_dec_FD, db_dec_D, None, None

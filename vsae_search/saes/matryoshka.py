@@ -1,6 +1,6 @@
 """Matryoshka BatchTopK autoencoder: every prefix of the dictionary has to reconstruct on its own.
 
-Shapes: B batch, D d_in, F d_sae, G nested widths.
+Shapes: B batch, D d_in, F d_sae, G nested widths, N selected entries.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vsae_search.saes._sparse_nested import sparse_nested_losses
+from vsae_search.saes._sparse_select import TopOfBatch, fixed_pays
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.batch_topk import BatchTopK, BatchTopKConfig
 from vsae_search.saes.registry import register
@@ -114,8 +116,16 @@ class Matryoshka(BatchTopK):
         over all widths exceeds it.
         """
         del progress
-        f_BF, fired_F = self.select(self.preactivations(x_BD))
-        losses_G, error_BD = nested_losses(f_BF, self.W_dec, self.b_dec, x_BD, self.widths())
-        auxk = self.auxk(x_BD, error_BD)
+        if fixed_pays(self, x_BD, self.config.k):
+            rule = TopOfBatch(self.config.k)
+            f_N, support, dead = self.sparse_code(x_BD, rule)
+            self._latest_smallest = rule.smallest
+            losses_G, error_BD = sparse_nested_losses(f_N, support, self.W_dec, self.b_dec, x_BD, self.widths())
+            fired_F = support.sum_by_latent(f_N.detach()) > 0
+            auxk = self.sparse_auxk(x_BD, error_BD, dead)
+        else:
+            f_BF, fired_F = self.select(self.preactivations(x_BD))
+            losses_G, error_BD = nested_losses(f_BF, self.W_dec, self.b_dec, x_BD, self.widths())
+            auxk = self.auxk(x_BD, error_BD)
         total = losses_G.mean() + auxk
         return Loss(total, losses_G[-1], {"nested": losses_G.mean() - losses_G[-1], "auxk": auxk}, fired_F)

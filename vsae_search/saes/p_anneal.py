@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
+from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
+from vsae_search.saes._sparse_select import Above, threshold_pays
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
 from vsae_search.saes.relu import Relu, ReluConfig
@@ -80,15 +82,22 @@ class PAnneal(Relu):
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Sum-MSE plus the warmed-up penalty, mean over tokens."""
-        f_BF = self.encode(x_BD)
-        reconstruction, _ = self.reconstruction(f_BF, x_BD)
+        if threshold_pays(self, x_BD):
+            ((f_N, _, support),) = selected_preactivations(self, x_BD, [Above(0.0)])
+            reconstruction, _ = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
+            fired_F = support.sum_by_latent(f_N.detach()) > 0
+            f_BF = f_N[None]  # the penalty is a sum over all entries, wherever they are
+        else:
+            f_BF = self.encode(x_BD)
+            reconstruction, _ = self.reconstruction(f_BF, x_BD)
+            fired_F = f_BF.detach().sum(0) > 0
         p = self.exponent_at(progress)
         if p != self._known_exponent:
             self._change_exponent(f_BF, p)
         mass_F = f_BF.sum(0) if p == 1 else power_mass(f_BF, p)
         weight = self.penalty_scale * (self.config.l1_coefficient * self.warm_up(progress) / len(x_BD))
         penalty = mass_F.sum() * weight
-        return Loss(reconstruction + penalty, reconstruction, {"lp": penalty}, mass_F.detach() > 0)
+        return Loss(reconstruction + penalty, reconstruction, {"lp": penalty}, fired_F)
 
     @torch.no_grad()
     def _change_exponent(self, f_BF: Tensor, p: float) -> None:

@@ -11,12 +11,15 @@ from vsae_search.saes._affine import encoder_affine
 from vsae_search.saes._auxk import auxk_loss
 from vsae_search.saes._kept import KeepsLargest, KeptConfig
 from vsae_search.saes._sparse import selected_preactivations, sparse_auxk_loss, sparse_reconstruction_loss
-from vsae_search.saes._sparse_select import Rule, TopOfRow, auxiliary_pays, fixed_pays
+from vsae_search.saes._sparse_select import TopOfRow, auxiliary_pays, fixed_pays
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from vsae_search.saes._sparse import Selected, Support
+    from vsae_search.saes._sparse_select import Rule
 
 
 class TopKConfig(KeptConfig):
@@ -65,18 +68,33 @@ class TopK(KeepsLargest):
         Returns:
             The loss with its named parts.
         """
+        f_N, support, dead = self.sparse_code(x_BD, rule)
+        reconstruction, error_BD = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
+        fired_F = support.sum_by_latent(f_N.detach()) > 0
+        auxk = self.sparse_auxk(x_BD, error_BD, dead)
+        return Loss(reconstruction + auxk, reconstruction, {"auxk": auxk}, fired_F)
+
+    def sparse_code(self, x_BD: Tensor, rule: Rule) -> tuple[Tensor, Support, Selected | None]:
+        """Selected entries of the code and what the auxiliary loss needs, from one pass over the encoder.
+
+        Args:
+            x_BD: Scaled activations [B, D].
+            rule: Selects the entries.
+
+        Returns:
+            Values [N] of the code, where they are, and entries of dead latents if those are to be treated as sparse.
+        """
         rules = [rule]
         if self.config.aux_coefficient > 0 and auxiliary_pays(self.aux_k(), len(self.dead_K)):
             rules.append(TopOfRow(self.aux_k(), among_M=self.dead_K))
         (pre_N, _, support), *dead = selected_preactivations(self, x_BD, rules)
-        f_N = pre_N.relu()
-        reconstruction, error_BD = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
-        fired_F = support.sum_by_latent(f_N.detach()) > 0
-        if dead:
-            auxk = self.config.aux_coefficient * sparse_auxk_loss(dead[0], self.W_dec, error_BD)
-        else:
-            auxk = self.auxk(x_BD, error_BD)
-        return Loss(reconstruction + auxk, reconstruction, {"auxk": auxk}, fired_F)
+        return pre_N.relu(), support, dead[0] if dead else None
+
+    def sparse_auxk(self, x_BD: Tensor, error_BD: Tensor, dead: Selected | None) -> Tensor:
+        """As :meth:`auxk`, from the entries of dead latents where :meth:`sparse_code` found it worth having them."""
+        if dead is None:
+            return self.auxk(x_BD, error_BD)
+        return self.config.aux_coefficient * sparse_auxk_loss(dead, self.W_dec, error_BD)
 
     def aux_k(self) -> int:
         """Dead latents per token in the auxiliary loss."""

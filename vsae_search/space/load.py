@@ -12,7 +12,7 @@ from vsae_search.errors import Problem, SearchSpaceError
 from vsae_search.space.catalog import check_architectures, fold
 from vsae_search.space.model import SearchSpace
 from vsae_search.space.overrides import OPTION, apply_overrides
-from vsae_search.space.subjects import DirectionsSubject, SubjectSpec, ToyModelSubject
+from vsae_search.space.subjects import DirectionsSubject, LanguageModelSubject, SubjectSpec, ToyModelSubject
 from vsae_search.space.tree import Node, Place, compose
 from vsae_search.space.wording import closest, dotted, fields_at, locate, problem_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vsae_search.space.catalog import Catalog
 
 MAX_BYTES = 1_000_000
-_SUBJECT: TypeAdapter[ToyModelSubject | DirectionsSubject] = TypeAdapter(SubjectSpec)
+_SUBJECT: TypeAdapter[ToyModelSubject | DirectionsSubject | LanguageModelSubject] = TypeAdapter(SubjectSpec)
 
 
 def load_space(path: Path, catalog: Catalog, *, overrides: Sequence[str] = ()) -> SearchSpace:
@@ -163,14 +163,15 @@ def _is_misspelled(error: ErrorDetails, extras: list[ErrorDetails]) -> bool:
 
 
 def _d_in(root: Node) -> int | None:
-    """Width of the subject's activations; None when the subject itself is refused."""
+    """Width of the subject's activations; None when the subject is refused, or when only its model knows."""
     node = root.child("subject")
     if node is None:
         return None
     try:
-        return _SUBJECT.validate_json(json.dumps(node.data()), strict=True).d_in
+        subject = _SUBJECT.validate_json(json.dumps(node.data()), strict=True)
     except ValidationError:
         return None
+    return None if isinstance(subject, LanguageModelSubject) else subject.d_in
 
 
 def _check_catalog(root: Node, catalog: Catalog) -> list[Problem]:

@@ -85,14 +85,22 @@ def _translate(error: Exception, repository: str, kind: Kind, revision: str | No
         if status is not None:
             return _answered(type(cause).__name__, status, what, repository, kind, revision)
     names = {base.__name__ for cause in chain for base in type(cause).__mro__}
-    if "OfflineModeIsEnabled" in names:
+    if "DatasetNotFoundError" in names:  # the datasets library drops the answer of the hub
+        name = "GatedRepoError" if "gated" in str(error) else "RepositoryNotFoundError"
+        return _answered(name, None, what, repository, kind, revision)
+    if "HFValidationError" in names:
+        return UserInputError(
+            f"{repository!r} is not the name of a {kind} on the hub, nor a folder that exists",
+            "a name has the form owner/name; check the path of a folder",
+        )
+    if names & (_UNREACHABLE | _NOT_CACHED) and _offline():
         return EnvironmentNotReady(
             f"{what} is not in the local cache, and HF_HUB_OFFLINE is set",
             f"unset HF_HUB_OFFLINE once to fetch it, or point HF_HOME to a cache that has it ({_home()} does not)",
         )
     if names & _UNREACHABLE:
         return EnvironmentNotReady(
-            f"{what} cannot be fetched: {endpoint()} cannot be reached ({_reason(chain[-1])})",
+            f"{what} cannot be fetched: the connection to {endpoint()} failed ({_reason(chain[-1])})",
             "check the network; HF_ENDPOINT names another hub or a mirror, HF_HOME a cache that was filled elsewhere",
         )
     if names & _NOT_CACHED:
@@ -112,31 +120,34 @@ def _translate(error: Exception, repository: str, kind: Kind, revision: str | No
     return None
 
 
-def _answered(name: str, status: int, what: str, repository: str, kind: Kind, revision: str | None) -> VsaeSearchError:
+def _answered(
+    name: str, status: int | None, what: str, repository: str, kind: Kind, revision: str | None
+) -> VsaeSearchError:
     """Return the error for a request that the hub answered with an error of its own."""
+    answer = f" (HTTP {status})" if status else ""
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{repository}"
     if name == "GatedRepoError":
         return UserInputError(
-            f"access to {what} is restricted (HTTP {status})",
+            f"access to {what} is restricted{answer}",
             f"ask for access at {page}, then set HF_TOKEN to a token of the account that was admitted",
         )
     if name == "RevisionNotFoundError":
         shown = f"revision {revision!r}" if revision else "main branch"
-        return UserInputError(f"{what} has no {shown} (HTTP {status})", f"see {page}/commits, or leave revision out")
+        return UserInputError(f"{what} has no {shown}{answer}", f"see {page}/commits, or leave revision out")
     if name == "RepositoryNotFoundError":
         return UserInputError(
-            f"{what} does not exist on {endpoint()}, or it is private (HTTP {status})",
+            f"{what} does not exist on {endpoint()}, or it is private{answer}",
             "check the spelling (owner/name); for a private repository set HF_TOKEN; HF_ENDPOINT names another hub",
         )
     if name == "RemoteEntryNotFoundError":
-        return UserInputError(f"{what} lacks a file that is needed (HTTP {status})", f"see its files at {page}/tree")
+        return UserInputError(f"{what} lacks a file that is needed{answer}", f"see its files at {page}/tree")
     if status in (401, 403):
         return UserInputError(
-            f"{endpoint()} refused the token that was sent for {what} (HTTP {status})",
+            f"{endpoint()} refused the token that was sent for {what}{answer}",
             "set HF_TOKEN to a valid token with read access, or unset it; a stored one lies under HF_HOME",
         )
     return EnvironmentNotReady(
-        f"{what} cannot be fetched: {endpoint()} answered with HTTP {status}",
+        f"{what} cannot be fetched: {endpoint()} answered with an error{answer}",
         "try again later; HF_ENDPOINT names another hub or a mirror, HF_HOME a cache that was filled elsewhere",
     )
 
@@ -165,6 +176,12 @@ def _reason(error: BaseException) -> str:
     """Return the first line of an error, cut to a readable length."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
 
 
 def _home() -> str:

@@ -28,11 +28,9 @@ def width_of(spec: SubjectSpec) -> int | None:
     if not isinstance(spec, LanguageModelSubject):
         return spec.d_in
     if spec.model == BUILT_IN_MODEL:
-        from vsae_search.subjects.tiny_gelu_1l.model import HOOK_NAMES, MLP_POST, OneLayerConfig
+        from vsae_search.subjects.tiny_gelu_1l import load_card
 
-        if spec.hook_name not in HOOK_NAMES:
-            return None
-        return OneLayerConfig().d_mlp if spec.hook_name == MLP_POST else OneLayerConfig().d_model
+        return _width(load_card()["architecture"], spec.hook_name)
     config = _config(spec)
     return None if config is None else _width(config, spec.hook_name)
 

@@ -9,7 +9,7 @@ import numpy as np
 from vsae_search.evaluation.base import Metric, MetricInfo
 
 if TYPE_CHECKING:
-    from vsae_search.evaluation.base import Batch, Context, Values
+    from vsae_search.evaluation.base import Batch, Values
     from vsae_search.evaluation.summary import Summary
 
 
@@ -50,22 +50,15 @@ class Splice(Metric):
         MetricInfo("delta_ce_sequences", "array", "none", "Extra loss of every sequence, float64, for the bootstrap."),
     )
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._xhat_ND = np.empty(context.rows.x_ND.shape, dtype=np.float32)
-
     def update(self, batch: Batch) -> None:
         """Store the chunk's reconstruction in the subject's units."""
-        chunk = slice(batch.start, batch.start + len(batch.x_BD))
-        x_BD = self.context.rows.x_ND[chunk]
-        unscaled_BD = batch.xhat_BD.cpu().numpy() / np.float32(self.context.scale)
-        self._xhat_ND[chunk] = np.where((batch.xhat_BD == batch.x_BD).cpu().numpy(), x_BD, unscaled_BD)
+        self.context.reconstruction.add(batch)
 
     def result(self, summary: Summary) -> Values:
-        """Splice all rows at once: only the subject knows which rows make a sequence."""
+        """Compare the losses of the splice with those of the subject untouched and ablated."""
         del summary
         baseline = self.context.baseline
-        spliced_S = np.asarray(self.context.subject.splice(self.context.rows, self._xhat_ND), dtype=np.float64)
+        spliced_S = self.context.reconstruction.spliced.loss_S
         assert spliced_S.shape == baseline.clean_S.shape, "splice and baseline must agree on the sequences"
         delta_S = spliced_S - baseline.clean_S
         clean, spliced = float(baseline.clean_S.mean()), float(spliced_S.mean())

@@ -153,7 +153,7 @@ def _load_bridge(identity: ModelIdentity, device: torch.device, found: list[str]
     _check(identity, sorted(bridge.original_model.state_dict().items()), found)
     if identity.processing == "folded":
         bridge.enable_compatibility_mode(disable_warnings=True)
-    return BridgeCausalModel(bridge.to(device))
+    return BridgeCausalModel(bridge.to(device, print_details=False))
 
 
 def _boot(identity: ModelIdentity, dtype: torch.dtype) -> Any:

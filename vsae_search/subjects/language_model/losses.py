@@ -33,9 +33,10 @@ def cross_entropy(model: CausalModel, final_STR: Tensor, tokens_ST: Tensor, kept
     Returns:
         Nats per prediction, float64 [S].
     """
-    found = [
-        _surprise(model, final_NR, target_N) for final_NR, target_N in _chunks(model, final_STR, tokens_ST, kept_ST)
-    ]
+    found = []
+    for final_NR, target_N in _chunks(model, final_STR, tokens_ST, kept_ST):
+        logits_NV = model.logits(final_NR)
+        found.append(_surprise(logits_NV, logits_NV.logsumexp(dim=-1), target_N))
     return _by_sequence(torch.cat(found), kept_ST)
 
 
@@ -58,16 +59,19 @@ def cross_entropy_and_kl(
         strict=True,
     )
     for (final_NR, target_N), (reference_NR, _) in pairs:
-        log_q_NV = torch.log_softmax(model.logits(final_NR), dim=-1)
-        log_p_NV = torch.log_softmax(model.logits(reference_NR), dim=-1)
-        losses.append(-log_q_NV.gather(1, target_N[:, None])[:, 0])
-        divergences.append((log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(dim=-1))
+        logits_NV = model.logits(final_NR)
+        normaliser_N = logits_NV.logsumexp(dim=-1)
+        losses.append(_surprise(logits_NV, normaliser_N, target_N))
+        log_p_NV = model.logits(reference_NR)
+        log_p_NV -= log_p_NV.logsumexp(dim=-1, keepdim=True)  # as for q, so that equal predictions differ by exactly 0
+        difference_NV = log_p_NV - logits_NV.sub_(normaliser_N[:, None])
+        divergences.append((log_p_NV.exp_() * difference_NV).sum(dim=-1))
     return _by_sequence(torch.cat(losses), kept_ST), _by_sequence(torch.cat(divergences), kept_ST)
 
 
-def _surprise(model: CausalModel, final_NR: Tensor, target_N: Tensor) -> Tensor:
-    logits_NV = model.logits(final_NR)
-    return logits_NV.logsumexp(dim=-1) - logits_NV.gather(1, target_N[:, None])[:, 0]
+def _surprise(logits_NV: Tensor, normaliser_N: Tensor, target_N: Tensor) -> Tensor:
+    """Return -log q(target); both functions above go through here, so that they agree to the last bit."""
+    return normaliser_N - logits_NV.gather(1, target_N[:, None])[:, 0]
 
 
 def _chunks(
@@ -80,9 +84,8 @@ def _chunks(
 
 
 def _by_sequence(value_N: Tensor, kept_ST: Tensor) -> Tensor:
-    """Return the mean over the scored positions of each sequence; sums are kept in float64."""
+    """Return the mean over the scored positions of each sequence, in float64 and in a fixed order on every device."""
     scored_ST = kept_ST[:, :-1]
-    index_N = scored_ST.nonzero()[:, 0]
-    sum_S = torch.zeros(len(scored_ST), dtype=torch.float64, device=value_N.device)
-    sum_S.index_add_(0, index_N, value_N.double())
-    return sum_S / scored_ST.sum(dim=1)
+    value_ST = torch.zeros(scored_ST.shape, dtype=torch.float64, device=value_N.device)
+    value_ST[scored_ST] = value_N.double()
+    return value_ST.sum(dim=1) / scored_ST.sum(dim=1)

@@ -44,4 +44,5 @@ def take_rows(kept_ST: NDArray[np.bool_], num_rows: int) -> NDArray[np.bool_]:
         longest_S = np.flatnonzero(count_S == count_S.max())[-excess:]
         count_S[longest_S] -= 1
         excess -= len(longest_S)
-    return np.logical_and(kept_ST, kept_ST.cumsum(axis=1) <= count_S[:, None])
+    within_ST: NDArray[np.bool_] = kept_ST.cumsum(axis=1) <= count_S[:, None]
+    return kept_ST & within_ST
