@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Choices = Mapping[tuple[str, str], tuple[float, float]]
 
-L0_TOLERANCE = 0.05
+L0_TOLERANCE, MMCS_TOLERANCE = 0.05, 0.01
 _COLUMNS = {
     "L0": ("l0", 2),
     "MMCS": ("mmcs", 3),
@@ -85,9 +85,10 @@ def matched(found: Mapping[float, Mapping[str, float]]) -> float:
     return min(found, key=lambda value: abs(found[value]["l0"] - TRUE_L0))
 
 
-def best(found: Mapping[float, Mapping[str, float]]) -> float:
-    """The value with the highest MMCS."""
-    return max(found, key=lambda value: found[value]["mmcs"])
+def best(found: Mapping[float, Mapping[str, float]], at_l0: float) -> float:
+    """The value with the highest MMCS; ``at_l0`` itself unless that is higher by more than 0.01."""
+    value = max(found, key=lambda value: found[value]["mmcs"])
+    return value if found[value]["mmcs"] > found[at_l0]["mmcs"] + MMCS_TOLERANCE else at_l0
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -111,7 +112,7 @@ def toy_table(runs: Runs, toy: str, entries: Sequence[Entry], choices: Choices) 
         if (entry.label, toy) not in choices:
             continue
         at_l0, at_best = choices[entry.label, toy]
-        kinds = [("both", at_l0)] if at_l0 == at_best else [("L0", at_l0), ("MMCS", at_best)]
+        kinds = [("L0", at_l0)] if at_l0 == at_best else [("L0", at_l0), ("MMCS", at_best)]
         lines = [_row(entry, kind, value, runs.at(entry, toy, value), len(runs.seeds)) for kind, value in kinds]
         order = float(np.median([numbers["mmcs"] for numbers in runs.at(entry, toy, at_l0)] or [0.0]))
         rows.append((order, lines))

@@ -13,6 +13,7 @@ SECTIONS = [
     model.SearchSpace,
     subjects.ToyModelSubject,
     subjects.DirectionsSubject,
+    subjects.LanguageModelSubject,
     text.PythonStdlibText,
     text.DatasetText,
     text.FilesText,

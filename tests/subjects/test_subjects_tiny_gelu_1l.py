@@ -29,7 +29,16 @@ from vsae_search.subjects.tiny_gelu_1l import (
 from vsae_search.subjects.tiny_gelu_1l.files import CARD, FOLDER, TOKENIZER, WEIGHTS
 from vsae_search.subjects.tiny_gelu_1l.measure import measure, next_token_losses
 from vsae_search.subjects.tiny_gelu_1l.model import MLP_OUT, MLP_POST
-from vsae_search.subjects.tiny_gelu_1l.train import Recipe, _schedule, fit, initialise, pack, train
+from vsae_search.subjects.tiny_gelu_1l.train import (
+    Recipe,
+    _schedule,
+    describe_corpus,
+    fit,
+    initialise,
+    pack,
+    results,
+    train,
+)
 
 TINY = OneLayerConfig(d_model=32, n_heads=2, d_mlp=64, n_ctx=16, d_vocab=300)
 
@@ -50,10 +59,15 @@ def documents():
 
 
 @pytest.fixture(scope="module")
-def held_out_ST(documents, tokenizer):
-    """At most 150 sequences of the evaluation split, from all over it."""
-    sequences_ST = pack([text for text in documents if split_of(text) == "evaluation"], tokenizer, 128)["evaluation"]
-    return sequences_ST[:: max(1, len(sequences_ST) // 150)]
+def evaluation_ST(documents, tokenizer):
+    """The evaluation split."""
+    return pack([text for text in documents if split_of(text) == "evaluation"], tokenizer, 128)["evaluation"]
+
+
+@pytest.fixture(scope="module")
+def held_out_ST(evaluation_ST):
+    """About 150 sequences from all over the evaluation split."""
+    return evaluation_ST[:: max(1, len(evaluation_ST) // 150)]
 
 
 def tokens_of(count, length, vocab=2048, seed=0):
@@ -200,12 +214,11 @@ def test_the_card_is_reproduced_on_held_out_files(model, held_out_ST):
     assert found["zero"] - found["clean"] > 2
 
 
-def test_the_same_text_gives_the_recorded_numbers(model, tokenizer, documents):
+def test_the_same_text_gives_the_recorded_numbers(model, documents, evaluation_ST):
     card = load_card()
-    sequences = pack(documents, tokenizer, card["architecture"]["n_ctx"])
-    if {split: len(tokens_ST) for split, tokens_ST in sequences.items()} != card["corpus"]["sequences"]:
+    if describe_corpus(documents, {})["sha256"] != card["corpus"]["sha256"]:
         pytest.skip("this Python's library is not the one of the card")
-    found = dataclasses.asdict(measure(model, sequences["evaluation"], MLP_OUT))
+    found = results(model, {"evaluation": evaluation_ST})["evaluation"]
     assert found == pytest.approx(card["results"]["evaluation"], abs=1e-3)
 
 
@@ -357,17 +370,17 @@ def cycle_ST(sequences=64):
 @pytest.mark.parametrize("bf16", [False, True])
 def test_twenty_steps_lower_the_loss(bf16):
     recipe = Recipe(architecture=TINY, steps=20, batch_size=8, lr=1e-2, warmup_steps=2, bf16=bf16)
-    model, losses = initialise(recipe), []
+    model, losses = initialise(recipe, cycle_ST()), []
     fit(model, cycle_ST(), recipe, losses.append)
     assert len(losses) == 20
-    assert losses[0] == pytest.approx(math.log(300), abs=0.3)
+    assert losses[0] == pytest.approx(math.log(300), abs=0.3)  # all tokens are equally frequent
     assert losses[-1] < losses[0] - 0.5
 
 
 def test_training_is_repeatable_and_depends_on_the_seed():
     def weights(seed):
         recipe = Recipe(architecture=TINY, steps=3, batch_size=8, seed=seed)
-        model = initialise(recipe)
+        model = initialise(recipe, cycle_ST())
         fit(model, cycle_ST(), recipe)
         return model.embed.W_E.detach()
 
@@ -384,7 +397,7 @@ def test_the_learning_rate_rises_stays_and_falls():
 
 def test_a_diverging_training_is_reported():
     recipe = Recipe(architecture=TINY, steps=5, batch_size=8)
-    model = initialise(recipe)
+    model = initialise(recipe, cycle_ST())
     with torch.no_grad():
         model.unembed.b_U.fill_(math.inf)
     with pytest.raises(Diverged, match="step 0"):

@@ -89,7 +89,7 @@ class SearchSpec(Strict):
     trials: int = Field(default=48, ge=1)
     """Number of trials in total, split equally over the architectures, so at least one for each."""
     sampler: Literal["auto", "gp", "tpe", "random", "qmc"] = "auto"
-    """Who proposes hyper-parameters: auto starts with a Sobol sequence, then uses a Gaussian process and, for large budgets, TPE; the others are one method throughout."""  # noqa: E501 - one sentence of documentation is one string
+    """Who proposes hyper-parameters: auto starts with a Sobol sequence, then uses a Gaussian process and, for large budgets, TPE; gp and tpe start with the same sequence; random and qmc (Sobol) are one method throughout."""  # noqa: E501 - one sentence of documentation is one string
     startup_trials: int | None = Field(default=None, ge=1)
     """Number of trials of each architecture that are spread evenly before the sampler learns; left out, it is twice the number of searched hyper-parameters, at least 5."""  # noqa: E501 - one sentence of documentation is one string
     max_retries: int = Field(default=2, ge=0)

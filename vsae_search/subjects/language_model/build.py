@@ -66,6 +66,7 @@ def build_language_model(spec: LanguageModelSubject, cache: Path) -> LanguageMod
     facts = {
         "tokenizer": {
             "name": files.tokenizer or files.name,
+            "revision": getattr(tokenizer, "revision", None),
             "vocabulary": tokenizer.vocab_size,
             "fingerprint": tokenizer.fingerprint,
             "special_ids": sorted(tokenizer.special_ids),

@@ -31,8 +31,8 @@ _DEFAULT_TOKENIZER = "EleutherAI/gpt-neox-20b"
 
 
 def is_legacy(config: Mapping[str, Any]) -> bool:
-    """Return whether a ``config.json`` is that of a model in the old TransformerLens format."""
-    return "model_type" not in config and all(isinstance(config.get(name), int) for name in _SIZES)
+    """Return whether a ``config.json`` is that of a model in the old TransformerLens format: it names all sizes."""
+    return all(isinstance(config.get(name), int) for name in _SIZES)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from vsae_search.errors import CorruptFile, UserInputError
+from vsae_search.errors import CorruptFile, UserInputError, VsaeSearchError
 from vsae_search.subjects.language_model.fold import fold
 from vsae_search.subjects.language_model.legacy import load_legacy
 from vsae_search.subjects.language_model.one_layer import OneLayerCausalModel
@@ -156,14 +156,41 @@ def _load_bridge(identity: ModelIdentity, device: torch.device, found: list[str]
     return BridgeCausalModel(bridge.to(device, print_details=False))
 
 
+class _CompleteModel:
+    """Loads a causal model as the transformers library does, but never with weights that it had to make up."""
+
+    @staticmethod
+    def from_pretrained(folder: str, **options: Any) -> Any:
+        """Load a model.
+
+        Raises:
+            CorruptFile: Some weights are missing or have another shape; the library would replace them by random ones.
+        """
+        from transformers import AutoModelForCausalLM
+
+        loader: Any = AutoModelForCausalLM  # its types do not know that it returns a pair here
+        model, report = loader.from_pretrained(folder, output_loading_info=True, **options)
+        wrong = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+        if wrong:
+            raise CorruptFile(
+                f"the weights in {folder} do not fit its config.json; missing or misshapen: {', '.join(wrong[:5])}",
+                "Use a complete copy of the model.",
+            )
+        return model
+
+
 def _boot(identity: ModelIdentity, dtype: torch.dtype) -> Any:
     """Let TransformerLens load a folder; code that a repository brings along is never run."""
     from transformer_lens.model_bridge import TransformerBridge
 
     folder = identity.files.folder()
     try:
-        return TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=dtype, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError, ImportError, AttributeError) as error:
+        return TransformerBridge.boot_transformers(
+            str(folder), device="cpu", dtype=dtype, trust_remote_code=False, model_class=_CompleteModel
+        )
+    except VsaeSearchError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserInputError(
             f"the model {identity.files.name} cannot be loaded: {reason}",
