@@ -147,40 +147,39 @@ class Runner:
         )
 
 
-def choose(entry: Entry, toy: str, runner: Runner, runs: Runs) -> tuple[float, float] | None:
-    """Sweep the axis of an architecture on the choosing seed.
-
-    Returns:
-        Value at matched L0 and value of the best MMCS; None when every value diverged.
-    """
-    values = list(entry.values)
-    runner.make(entry.run(toy, CHOICE_SEED, value, runs.steps) for value in values)
-    further = interpolated(runs.chosen_on(entry, toy, values)) if entry.refine else None
-    if further is not None:
-        values.append(further)
-        runner.make([entry.run(toy, CHOICE_SEED, further, runs.steps)])
-    found = runs.chosen_on(entry, toy, values)
-    if not found:
-        return None
-    at_l0 = matched(found)
-    return at_l0, best(found, at_l0)
+def swept(entries: Sequence[Entry], toy: str, runner: Runner, runs: Runs) -> dict[str, dict[float, dict[str, float]]]:
+    """Metrics along the axis of every architecture on the choosing seed, by label and value."""
+    values = {entry.label: list(entry.values) for entry in entries}
+    runner.make(entry.run(toy, CHOICE_SEED, value, runs.steps) for entry in entries for value in entry.values)
+    for entry in entries:
+        further = interpolated(runs.chosen_on(entry, toy, entry.values)) if entry.refine else None
+        if further is not None:
+            values[entry.label].append(further)
+    runner.make(entry.run(toy, CHOICE_SEED, value, runs.steps) for entry in entries for value in values[entry.label])
+    return {entry.label: runs.chosen_on(entry, toy, values[entry.label]) for entry in entries}
 
 
 def run_toy(
     toy: str, entries: Sequence[Entry], runner: Runner, runs: Runs
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """Choose the settings of every architecture on a toy, then run them on all seeds."""
+    """Choose the settings of every architecture on a toy, then run them on all seeds.
+
+    Returns:
+        Value at matched L0 and value of the best MMCS, by label and toy; without those for which every value diverged.
+    """
     present = [entry for entry in entries if entry.on(toy)]
-    runner.make(entry.run(toy, CHOICE_SEED, value, runs.steps) for entry in present for value in entry.values)
-    choices = {(entry.label, toy): choose(entry, toy, runner, runs) for entry in present}
-    made = {key: choice for key, choice in choices.items() if choice is not None}
+    choices = {}
+    for label, found in swept(present, toy, runner, runs).items():
+        if found:
+            at_l0 = matched(found)
+            choices[label, toy] = (at_l0, best(found, at_l0))
     runner.make(
         entry.run(toy, seed, value, runs.steps)
         for entry in present
-        for value in set(made.get((entry.label, toy), ()))
+        for value in dict.fromkeys(choices.get((entry.label, toy), ()))
         for seed in runs.seeds
     )
-    return made
+    return choices
 
 
 def document(

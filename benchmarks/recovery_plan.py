@@ -83,8 +83,8 @@ class Entry:
 
 
 _LAMBDAS = (0.5, 1.0, 2.0)
-_KAPPAS = (0.06, 0.6, 2.0)
-_KEPT = (1, 2, 3)
+_KAPPAS = (0.6, 2.0)
+_KEPT = (2, 3)
 _VARIANCES = (0.03, 0.1, 0.3)
 _SPARSE_PRIOR = {"prior_l0": TRUE_L0}
 _CUT_OFF = {"target_l0": TRUE_L0}
@@ -96,9 +96,10 @@ ENTRIES = (
     Entry("pca", "pca", "k", _KEPT, refine=False),
     Entry("relu", "relu", "l1_coefficient", _LAMBDAS),
     Entry("april", "april", "l1_coefficient", _LAMBDAS),
-    Entry("p_anneal", "p_anneal", "l1_coefficient", _LAMBDAS),
-    Entry("gated", "gated", "l1_coefficient", (1.0, 2.0, 4.0)),
-    Entry("jumprelu", "jumprelu", "sparsity_coefficient", (0.1, 0.2, 0.4)),
+    Entry("p_anneal", "p_anneal", "l1_coefficient", (0.5, 1.0)),
+    Entry("gated", "gated", "l1_coefficient", (1.0, 2.0)),
+    Entry("jumprelu", "jumprelu", "sparsity_coefficient", (0.2, 0.4)),
+    Entry("jumprelu (target L0)", "jumprelu", "target_l0", (TRUE_L0,), {"mode": "target_l0"}, refine=False),
     Entry("topk", "topk", "k", _KEPT, refine=False),
     Entry("batch_topk", "batch_topk", "k", _KEPT, refine=False),
     Entry("matryoshka", "matryoshka", "k", _KEPT, refine=False),
@@ -106,7 +107,7 @@ ENTRIES = (
     Entry("vsae_topk", "vsae_topk", "k", _KEPT, refine=False, prior="gaussian"),
     Entry("vsae_iso", "vsae_iso", "kl_coefficient", _KAPPAS, _CUT_OFF, refine=False, prior="gaussian"),
     Entry("vsae_multi", "vsae_multi", "kl_coefficient", _KAPPAS, _CUT_OFF, refine=False, prior="gaussian"),
-    Entry("vsae_laplace", "vsae_laplace", "l1_coefficient", _LAMBDAS, _CUT_OFF, refine=False, prior="sparse"),
+    Entry("vsae_laplace", "vsae_laplace", "l1_coefficient", (0.5, 1.0), _CUT_OFF, refine=False, prior="sparse"),
     Entry("vsae_rectified", "vsae_rectified", "observation_variance", _VARIANCES, _SPARSE_PRIOR, prior="sparse"),
     Entry("vsae_spike_slab", "vsae_spike_slab", "observation_variance", _VARIANCES, _SPARSE_PRIOR, prior="sparse"),
     Entry("vsae_mix", "vsae_mix", "observation_variance", _VARIANCES, _SPARSE_PRIOR, prior="sparse"),

@@ -10,11 +10,11 @@ import errno
 import os
 import secrets
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 

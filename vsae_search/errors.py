@@ -53,17 +53,39 @@ class CorruptFile(VsaeSearchError, RuntimeError):
 
 
 class Diverged(VsaeSearchError, ArithmeticError):
-    """Training produced a non-finite loss, gradient or metric; the same configuration would do it again."""
+    """Training produced a non-finite loss, gradient or metric; the same configuration would do it again.
+
+    A trial that diverges is a result of the search and ends nothing; whatever else diverges (a toy model that is
+    trained first) does so by the values that the user gave.
+    """
+
+    exit_code = 2
+
+
+class Terminated(SystemExit):
+    """The process was asked to end (SIGTERM) and has saved its state; uncaught, it ends with exit code 143."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a file, at a place in it (lines and columns count from 1)."""
+    """One thing wrong with a file, at a place in it (lines and columns count from 1).
+
+    Attributes:
+        file: The file, or the option that holds the assignment.
+        line: Line of the file, or which of the assignments it is.
+        column: Column of that line.
+        message: What is wrong.
+        assignment: Text of the assignment; empty for a problem of a file.
+    """
 
     file: str
     line: int
     column: int
     message: str
+    assignment: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: {self.message}"

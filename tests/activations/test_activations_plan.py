@@ -11,7 +11,7 @@ from vsae_search.activations.files import write_shard
 from vsae_search.activations.harvest import harvest_arrays
 from vsae_search.activations.manifest import bank_key, bank_requests, split_rows
 from vsae_search.activations.plan import format_bytes
-from vsae_search.errors import EnvironmentNotReady
+from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.space import ActivationsSpec
 
 SPEC = ActivationsSpec(num_tokens=100, evaluation_tokens=10, calibration_tokens=5, shard_tokens=30, dtype="bf16")
@@ -46,6 +46,25 @@ def test_disk_too_small_is_refused_with_the_numbers(tmp_path, monkeypatch):
     assert "2.3 kB" in caught.value.message  # 2200 bytes and 5 %
     assert "2.0 kB is free" in caught.value.message
     assert "num_tokens" in caught.value.hint
+
+
+@pytest.mark.parametrize("fingerprint", [None, "a"])
+def test_a_bank_beyond_memory_is_planned_and_refused(tmp_path, fingerprint):
+    spec = SPEC.model_copy(update={"num_tokens": 10**18})
+    plan = plan_bank(8, spec, tmp_path, fingerprint=fingerprint)
+    assert plan.num_shards == -(-(10**18) // 30)
+    assert plan.missing_bytes == plan.total_bytes == 10**18 * 8 * 2 + 5 * 8 * 4 + 10 * 8 * 4
+    with pytest.raises(EnvironmentNotReady, match="the activation bank needs"):
+        plan.check()
+
+
+def test_more_shards_than_can_be_listed_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**12))
+    spec = SPEC.model_copy(update={"num_tokens": 1_000_001, "shard_tokens": 1})
+    plan_bank(8, spec.model_copy(update={"num_tokens": 1_000_000}), tmp_path).check()
+    with pytest.raises(UserInputError, match="1000001 shards") as caught:
+        plan_bank(8, spec, tmp_path).check()
+    assert "shard_tokens" in caught.value.hint
 
 
 def test_files_on_disk_are_not_counted_again(tmp_path, subject, monkeypatch):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from vsae_search.cli import _console, app, doctor
-from vsae_search.errors import EnvironmentNotReady, UserInputError
+from vsae_search.cli import _console, _options, app, doctor, ui
+from vsae_search.errors import Diverged, EnvironmentNotReady, Terminated, UserInputError
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -60,7 +62,13 @@ def test_version_is_printed_on_stdout(run):
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(UserInputError("bad", "do this"), 2), (EnvironmentNotReady("full", "free it"), 3), (KeyboardInterrupt(), 130)],
+    [
+        (UserInputError("bad", "do this"), 2),
+        (Diverged("the toy model diverged", "lower lr"), 2),
+        (EnvironmentNotReady("full", "free it"), 3),
+        (KeyboardInterrupt(), 130),
+        (Terminated(), 143),
+    ],
 )
 def test_errors_end_with_their_code_and_hint(run, monkeypatch, error, code):
     def fail(*_args, **_kwargs):
@@ -69,7 +77,7 @@ def test_errors_end_with_their_code_and_hint(run, monkeypatch, error, code):
     monkeypatch.setattr("vsae_search.cli.schema._console.out_json", fail)
     got, _, err = run("schema")
     assert got == code
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | Terminated):
         assert "interrupted" in err
     else:
         assert error.message in err
@@ -117,9 +125,9 @@ def test_committed_schema_is_the_generated_one(run):
 
 def test_dry_run_prints_the_plan_and_creates_nothing(run, tmp_path):
     root = tmp_path / "sweeps"
-    code, out, _ = run("sweep", str(SPACES / "toy.yaml"), "--dry-run", "--root", str(root), "--trials", "8")
+    code, out, _ = run("sweep", str(SPACES / "toy.yaml"), "--dry-run", "--root", str(root), "--trials", "36")
     assert code == 0
-    assert "8 trials" in out
+    assert "36 trials" in out
     assert "Nothing was started" in out
     assert not root.exists()
 
@@ -148,6 +156,131 @@ def test_bad_override_is_a_usage_error(run, tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_errors_of_options_show_the_assignment_with_a_caret(run, tmp_path):
+    wrong = ("--set", "seed=1", "--set", "training.batch_size=x", "--name", "Up")
+    code, _, err = run("sweep", str(SPACES / "toy.yaml"), *wrong, "--root", str(tmp_path / "s"))
+    assert code == 2
+    assert f"    training.batch_size=x\n    {' ' * 20}^\n" in err
+    assert f"    name=Up\n    {' ' * 5}^\n" in err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_device_is_refused_without_reading_it(kind, tmp_path):
+    path = Path("/dev/zero")
+    if kind == "pipe":
+        os.mkfifo(path := tmp_path / "pipe.yaml")
+    command = [sys.executable, "-m", "vsae_search", "validate", str(path)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr.count("this is not a regular file") == 1
+    assert "^" not in finished.stderr
+
+
+def test_only_the_beginning_of_a_large_file_is_read(run, tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text("name: large\n")
+    os.truncate(path, 1 << 40)  # a file with a hole: no disk holds it, and no memory
+    code, _, err = run("validate", str(path))
+    assert code == 2
+    assert "larger than 1 MB" in err
+    assert "    name: large\n" in err
+
+
+@pytest.mark.parametrize("plain", ["NO_COLOR", "--no-color", ""])
+def test_without_colour_nothing_is_bold_or_dim_either(run, monkeypatch, tmp_path, plain):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1" if plain == "NO_COLOR" else "")
+    _, _, err = run(*(["--no-color"] if plain == "--no-color" else []), "validate", str(tmp_path / "missing.yaml"))
+    assert "there is no such file" in err
+    assert ("\x1b[" in err) == (plain == "")
+
+
+def test_help_of_name_says_where_the_default_comes_from(run):
+    _, out, _ = run("sweep", "--help")
+    assert "key 'name'" in " ".join(out.replace("│", " ").split())
+
+
+def test_a_bank_beyond_every_disk_is_refused_by_the_dry_run(run, tmp_path):
+    toy, places = str(SPACES / "toy.yaml"), ("--root", str(tmp_path / "s"), "--dry-run")
+    code, out, err = run("sweep", toy, *places, "--set", "activations.num_tokens=1000000000000000000")
+    assert code == 3
+    assert "Nothing was started" in out
+    assert "the activation bank needs" in err
+    assert "activations.num_tokens" in err
+    many = ("--set", "activations.num_tokens=20000000", "--set", "activations.shard_tokens=1")
+    code, _, err = run("sweep", toy, *places, *many)
+    assert code in (2, 3)  # 3 where the disk is too small even for the rows
+    assert "Traceback" not in err
+
+
+def test_more_processors_than_there_are_is_told_unless_a_cluster_is_asked(run, tmp_path):
+    arguments = ("sweep", str(SPACES / "toy.yaml"), "--dry-run", "--root", str(tmp_path), "--set")
+    _, out, _ = run(*arguments, "resources.cpus_per_trial=4096")
+    assert "a trial asks for 4096 CPUs and this machine has " in out
+    _, out, _ = run(*arguments, "resources.cpus_per_trial=4096", "--address", "10.0.0.1:6379")
+    assert "Warning" not in out
+    _, out, _ = run(*arguments, "resources.cpus_per_trial=1")
+    assert "Warning" not in out
+
+
+def test_the_plan_names_the_digest_as_the_one_of_the_search_space(run, tmp_path):
+    arguments = ("sweep", str(SPACES / "toy.yaml"), "--dry-run", "--root", str(tmp_path))
+    _, out, _ = run(*arguments, "-o", "json")
+    plan = json.loads(out)
+    _, out, _ = run(*arguments)
+    assert plan["state"] == "new"
+    assert f"(new; {SPACES / 'toy.yaml'}, search space {plan['digest'][:12]})" in out
+    assert "sha256" not in out
+
+
+@pytest.mark.parametrize("option", ["--root", "--reports"])
+def test_a_folder_that_cannot_be_written_stops_the_sweep_before_it_starts(run, monkeypatch, tmp_path, option):
+    monkeypatch.setattr("vsae_search.cli.sweep._run", lambda *_: pytest.fail("the sweep was started"))
+    (tmp_path / "file").write_text("precious")
+    places = {"--root": str(tmp_path / "s"), "--reports": str(tmp_path / "r"), option: str(tmp_path / "file" / "x")}
+    code, _, err = run("sweep", str(SPACES / "toy.yaml"), *(text for pair in places.items() for text in pair))
+    assert code == 3
+    assert f"{tmp_path / 'file'}: Not a directory" in err
+    assert f"Name another with {option}." in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_obstacle_tries_and_leaves_nothing(monkeypatch, tmp_path):
+    assert _options.obstacle(tmp_path / "not" / "there") is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert "No such file" in str(_options.obstacle(tmp_path / "link"))
+
+    def read_only(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("vsae_search.cli._options.tempfile.TemporaryFile", read_only)
+    assert _options.obstacle(tmp_path / "x") == f"{tmp_path}: Read-only file system"
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "sqlite:///x.db", "localhost:5000", ""])
+def test_report_refuses_an_address_that_is_no_web_server(run, tmp_path, url):
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known" / "sweep.json").write_text("{}")
+    code, _, err = run("report", "known", "--root", str(tmp_path), "--tracking-url", url)
+    assert code == 2
+    assert f"--tracking-url {url!r} is not the address of a web server" in err
+
+
+def test_ui_refuses_a_port_in_use(run, monkeypatch, tmp_path):
+    (tmp_path / "known").mkdir()
+    for name in ("sweep.json", "mlflow.db"):
+        (tmp_path / "known" / name).write_text("{}")
+    monkeypatch.setattr("vsae_search.cli.ui.os.execve", lambda *_: pytest.fail("the server was started"))
+    with socket.create_server((ui.UI_HOST, 0)) as other:
+        port = other.getsockname()[1]
+        code, _, err = run("ui", "known", "--root", str(tmp_path), "--port", str(port))
+    assert code == 3
+    assert f"Port {port} of 127.0.0.1 cannot be used: Address already in use" in err
+    assert "--port" in err
+
+
 @pytest.mark.parametrize("name", ["missing", "../missing", "/etc"])
 def test_report_of_an_unknown_sweep_lists_the_known_ones(run, tmp_path, name):
     (tmp_path / "known").mkdir()
@@ -162,6 +295,15 @@ def test_doctor_passes_here_and_speaks_json(run, tmp_path):
     found = json.loads(out)
     assert code == (3 if any(check["level"] == "fail" for check in found) else 0)
     assert any(check["found"].startswith("torch ") for check in found)
+
+
+@pytest.mark.parametrize("below", [".", "x/y"])
+def test_doctor_fails_on_a_root_that_is_a_file(run, tmp_path, below):
+    (tmp_path / "file").write_text("")
+    code, out, _ = run("doctor", "--root", str(tmp_path / "file" / below))
+    assert code == 3
+    assert "fail  nothing can be written to" in out
+    assert "choose another folder with --root" in out
 
 
 def test_doctor_fails_on_an_unreachable_server(run, tmp_path):

@@ -78,6 +78,31 @@ def test_plain_progress_prints_one_line_per_finished_trial(screen):
     assert "completed=1 diverged=1" in lines[3]
 
 
+def test_plain_progress_has_one_line_for_all_trials_of_earlier_sessions(screen):
+    progress = _progress.PlainProgress()
+    progress.on_sweep_start(sweep())
+    for uid in ("topk-0", "topk-1", "relu-0"):
+        progress.on_trial_end(trial(uid, 4, 0.5))
+    progress.on_trial_start("relu-1", "relu", {})
+    progress.on_trial_end(trial("relu-1", 4, 0.5))
+    progress.on_sweep_end(sweep(status="completed"))
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 4
+    assert "3 trials kept" in lines[1]
+    assert "done=4/4 uid=relu-1" in lines[2]
+
+
+def test_plain_progress_of_a_finished_sweep(screen):
+    progress = _progress.PlainProgress()
+    progress.on_sweep_start(sweep())
+    progress.on_trial_end(trial("topk-0", 4, 0.5))
+    progress.on_sweep_end(sweep(status="completed"))
+    assert [line.split(" ", 1)[1] for line in screen.getvalue().splitlines()[1:]] == [
+        'kept what="1 trial kept"',
+        "sweep_ended name=toy completed=1",
+    ]
+
+
 def test_live_block_shows_counts_hypervolume_and_last_events(screen):
     progress = _progress.LiveProgress()
     progress.on_sweep_start(sweep())

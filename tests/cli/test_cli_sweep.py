@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -112,6 +118,49 @@ def test_a_changed_space_is_refused_with_what_changed(swept, capsys):
     changed.write_text(SPACE.replace("d_sae: 16", "d_sae: 12"))
     assert call("sweep", str(changed), *places(swept)) == 2
     assert "d_sae" in capsys.readouterr().err
+
+
+def test_the_dry_run_tells_a_changed_space_from_one_that_goes_on(swept, capsys):
+    same, changed = swept / "space.yaml", swept / "changed_again.yaml"
+    changed.write_text(SPACE.replace("d_sae: 16", "d_sae: 12"))
+    assert call("sweep", str(same), "--dry-run", *places(swept)) == 0
+    assert "(goes on;" in capsys.readouterr().out
+    assert call("sweep", str(changed), "--dry-run", *places(swept)) == 2
+    told = capsys.readouterr()
+    assert "(refused: the search space has changed;" in told.out
+    assert "d_sae" in told.err
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def wait_until(condition, limit_s: float) -> bool:
+    end = time.monotonic() + limit_s
+    while not (done := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return done
+
+
+def test_ui_serves_and_a_signal_leaves_nothing_behind(swept):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vsae_search", "ui", "tiny", "--root", str(swept / "sweeps"), "--port", str(port)]
+    with (swept / "ui.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        assert wait_until(lambda: answers(port) or server.poll() is not None, 120)
+        assert server.poll() is None
+        server.send_signal(signal.SIGTERM)  # to the one process that the user knows
+        assert server.wait(30) in (0, -signal.SIGTERM)
+        assert not answers(port)
+        assert " INFO " not in (swept / "ui.log").read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def test_the_report_can_be_written_again(swept, capsys):

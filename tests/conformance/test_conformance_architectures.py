@@ -18,6 +18,11 @@ class TestApril(SaeConformance):
     architecture = "april"
 
 
+class TestAprilResampled(SaeConformance):
+    architecture = "april"
+    params: ClassVar = {"resample_dead": True}
+
+
 class TestTopK(SaeConformance):
     architecture = "topk"
     params: ClassVar = {"k": 3}
@@ -36,6 +41,11 @@ class TestVsaeIsoThresholded(SaeConformance):
         sae = self.make()
         assert float(sae.threshold) == 0.0
         super().test_reconstruction_is_sum_over_dimensions_mean_over_tokens()
+
+
+class TestVsaeIsoResampled(SaeConformance):
+    architecture = "vsae_iso"
+    params: ClassVar = {"resample_dead": True}
 
 
 class TestVsaeIsoFixedSigma(SaeConformance):

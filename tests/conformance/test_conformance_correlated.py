@@ -16,6 +16,11 @@ class TestVsaeMulti(SaeConformance):
     params: ClassVar = {"rank": 3, "shared_variance": 0.4}
 
 
+class TestVsaeMultiResampled(SaeConformance):
+    architecture = "vsae_multi"
+    params: ClassVar = {"rank": 3, "resample_dead": True}
+
+
 class TestVsaeMultiBlock(SaeConformance):
     architecture = "vsae_multi"
     params: ClassVar = {"covariance": "block", "block_size": 5, "rho": 0.7, "kl_coefficient": 0.5}

@@ -199,7 +199,8 @@ def test_recovery_names_the_trial_nearest_to_the_true_l0(tmp_path):
     ]
     data = build_report(write_sweep(tmp_path / "s", make_sweep(), trials))
     assert texts(data, "verdict", "kind", "recovery") == [
-        f"At the true L0 of {TRUE_L0}, topk (trial topk-0000, L0 2.5) reaches MMCS 0.95 (random dictionary: 0.4).",
+        f"Nearest to the true L0 of {TRUE_L0}, topk (trial topk-0000, L0 2.5) reaches MMCS 0.95 "
+        "(random dictionary: 0.4).",
         f"relu has no frontier trial within an octave of the true L0 of {TRUE_L0}; its nearest one "
         "(trial relu-0000, L0 20) reaches MMCS 0.7 and recovers 25 % of the features.",
     ]
@@ -218,6 +219,19 @@ def test_health_checks(tmp_path):
     assert ("non_finite", "topk") not in found
     levels = [entry["level"] for entry in data.cards["health"]["findings"]]
     assert levels == sorted(levels, key=("alarm", "warning", "note").index)
+
+
+def test_health_does_not_call_a_refused_trial_non_finite(tmp_path):
+    def told(name, *errors):
+        trials = [make_trial("relu", i, state="diverged", metrics={}, error=error) for i, error in enumerate(errors)]
+        data = build_report(write_sweep(tmp_path / name, make_sweep(architectures=("relu",)), trials))
+        return texts(data, "health", "check", "diverged")
+
+    assert told("refused", "refused: k is too large") == [
+        "relu: 1 trial diverged (refused with these hyper-parameters): 1 x refused: k is too large."
+    ]
+    assert told("both", "refused: k", "nan")[0].startswith("relu: 2 trials diverged (non-finite, out of memory or refu")
+    assert told("neither", "nan")[0].startswith("relu: 1 trial diverged (non-finite or out of memory)")
 
 
 def test_health_budgets_few_points_dead_latents_and_status(tmp_path):

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from synthetic_sweeps import CURVES, PAYLOADS, make_sweep, make_trial, ordinary, write_sweep
 
+from vsae_search.errors import EnvironmentNotReady
 from vsae_search.report import build_report, write_report
 from vsae_search.report.links import RunAddress, run_url, safe_base
 from vsae_search.report.picture import _MARKERS, draw_frontier
@@ -50,6 +51,15 @@ def test_a_link_in_place_of_a_file_is_replaced_not_followed(tmp_path):
     write_report(directory, tmp_path / "out")
     assert victim.read_text() == "precious"
     assert not (tmp_path / "out" / "report.json").is_symlink()
+
+
+@pytest.mark.parametrize("below", [".", "deeper"])
+def test_a_folder_that_cannot_be_written_is_told_with_a_hint(tmp_path, below):
+    directory, _ = ordinary(tmp_path / "s")
+    (tmp_path / "out").write_text("a file, not a folder")
+    with pytest.raises(EnvironmentNotReady, match="the report cannot be written to") as caught:
+        write_report(directory, tmp_path / "out" / below)
+    assert "--reports" in caught.value.hint
 
 
 def test_tables_hold_the_frontier_and_every_trial(tmp_path):

@@ -2,22 +2,88 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import tempfile
+from pathlib import Path
+
 import pytest
 
+from vsae_search.errors import EnvironmentNotReady
+from vsae_search.search import cluster as cluster_module
 from vsae_search.search.cluster import Cluster, close_token
 from vsae_search.space import ResourcesSpec
 
 
 def test_the_token_of_ray_is_for_its_owner_only(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    close_token()  # nothing there: nothing happens
-    assert list(tmp_path.iterdir()) == []
+    umask = os.umask(0)
+    try:
+        close_token()
+    finally:
+        os.umask(umask)
     token = tmp_path / ".ray" / "auth_token"
-    token.parent.mkdir()
+    assert len(token.read_text()) == 64
+    assert (mode(token), mode(token.parent)) == (0o600, 0o700)
     token.write_text("secret")
     token.chmod(0o644)
     close_token()
-    assert token.stat().st_mode & 0o777 == 0o600
+    assert (mode(token), token.read_text()) == (0o600, "secret")
+    assert list(token.parent.iterdir()) == [token]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """A short folder in place of /tmp."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_the_folder_of_ray_lies_in_a_closed_one(temporary):
+    folder = cluster_module._temporary()
+    assert folder == temporary / f"vsae-{os.getuid()}" / "ray"
+    assert mode(folder.parent) == 0o700
+    folder.chmod(0o777)  # as Ray leaves it
+    assert cluster_module._temporary() == folder
+
+
+@pytest.mark.parametrize("found", ["open", "a link", "a file", "of another user"])
+def test_a_folder_that_others_could_have_touched_is_not_used(temporary, monkeypatch, found):
+    usual = temporary / f"vsae-{os.getuid()}"
+    if found == "a link":
+        (temporary / "elsewhere").mkdir(mode=0o700)
+        usual.symlink_to(temporary / "elsewhere")
+    elif found == "a file":
+        usual.touch(mode=0o700)
+    else:
+        usual.mkdir(mode=0o700)
+        usual.chmod(0o770 if found == "open" else 0o700)
+    if found == "of another user":
+        theirs = os.stat_result((0o40700, 1, 1, 1, os.getuid() + 1, 0, 0, 0, 0, 0))
+        monkeypatch.setattr(Path, "lstat", lambda _: theirs)
+    folder = cluster_module._temporary()
+    monkeypatch.undo()
+    assert folder.parent != usual
+    assert mode(folder.parent) == 0o700
+    assert len(str(folder)) <= 40
+
+
+def test_a_long_temporary_folder_is_too_long_for_sockets(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 10)))
+    assert len(str(cluster_module._temporary())) <= 40
+
+
+def test_a_home_that_cannot_be_written_is_no_bug(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(EnvironmentNotReady, match="Ray cannot be started"):
+        cluster_module._start(ResourcesSpec(), None)
 
 
 @pytest.mark.parametrize(

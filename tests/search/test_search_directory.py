@@ -56,6 +56,51 @@ def test_a_sweep_goes_on_with_the_same_search_space_only(tmp_path):
     assert "--name" in caught.value.hint
 
 
+@pytest.mark.parametrize("root", ["file", "/proc/nothing"])
+def test_a_folder_that_cannot_be_written_is_no_bug(tmp_path, root):
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentNotReady, match="cannot be kept in") as caught:
+        prepare_directory(tiny_space(), tmp_path / root)
+    assert "--root" in caught.value.hint
+
+
+def test_an_existing_directory_has_to_be_writable(tmp_path, monkeypatch):
+    prepare_directory(tiny_space(), tmp_path)
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("vsae_search.search.directory.tempfile.TemporaryFile", refuse)
+    with pytest.raises(EnvironmentNotReady, match="Permission denied"):
+        prepare_directory(tiny_space(), tmp_path)
+
+
+def test_a_lock_that_cannot_be_written_is_no_bug(tmp_path):
+    (tmp_path / LOCK_FILE).mkdir()
+    with pytest.raises(EnvironmentNotReady, match="cannot be written"), driver_lock(tmp_path):
+        pass
+
+
+def test_what_changes_no_result_may_change(tmp_path):
+    write_record(tmp_path / SWEEP_FILE, record_of(tiny_space()))
+    harmless = {
+        "description": "other words",
+        "resources": {"max_concurrent": 2, "cpus_per_trial": 2.0},
+        "tracking": {"experiment": "other"},
+        "search": {"trials": 8, "sampler": "qmc", "max_retries": 1},
+    }
+    assert earlier_session(tiny_space(**harmless), tmp_path) is not None
+    with pytest.raises(UserInputError) as caught:
+        earlier_session(tiny_space(**harmless, seed=2), tmp_path)
+    assert caught.value.message.splitlines()[1:] == ["  seed: was 1, is 2"]
+
+
+def test_a_digest_of_another_version_is_said_to_be_one(tmp_path):
+    write_record(tmp_path / SWEEP_FILE, record_of(tiny_space()).model_copy(update={"digest": "0"}))
+    with pytest.raises(UserInputError, match="another version"):
+        earlier_session(tiny_space(), tmp_path)
+
+
 def test_differences_name_what_came_and_went():
     old = {"a": {"k": {"choice": [1, 2]}, "lr": 0.1}, "b": 1}
     new = {"a": {"k": {"choice": [1, 3]}}, "c": None, "b": 1}

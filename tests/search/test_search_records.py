@@ -66,7 +66,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def crash(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("vsae_search.search.records.os.replace", crash)
+    monkeypatch.setattr("vsae_search.atomic.os.replace", crash)
     with pytest.raises(OSError, match="no space"):
         write_text(path, "new")
     assert path.read_text() == "old"

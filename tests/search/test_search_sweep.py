@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import ray
@@ -25,6 +28,13 @@ def _ray():
     with connected(ResourcesSpec()):
         yield
     assert not ray.is_initialized()
+
+
+def test_no_other_user_reaches_the_folder_of_ray():
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    closed = session.parent.parent
+    assert session.parent.name == "ray"
+    assert (closed.stat().st_uid, stat.S_IMODE(closed.stat().st_mode)) == (os.getuid(), 0o700)
 
 
 class Listener:
@@ -134,14 +144,89 @@ def test_an_interrupted_sweep_ends_as_if_it_had_not_been(finished, tmp_path):
     assert facts(tmp_path / "tiny") == facts(finished[0])
 
 
-def test_a_completed_sweep_has_nothing_left_to_do(finished):
+def test_a_completed_sweep_has_nothing_left_to_do(finished, monkeypatch):
+    def started(*_, **__):
+        raise AssertionError("something was started")
+
+    monkeypatch.setattr(sweep_module, "connected", started)
+    monkeypatch.setattr(sweep_module, "build_subject", started)
     directory, record, _ = finished
     before = facts(directory)
     listener = Listener()
     again = run_sweep(tiny_space(), root=directory.parent, listeners=[listener])
-    assert (again.status, again.started_at) == ("completed", record.started_at)
-    assert [event for event in listener.events if event[0] == "start"] == []
+    assert again == record == load_sweep(directory)[0]
+    ended = [("completed", uid) for uid in ("relu-0000", "relu-0001", "topk-0000", "topk-0001")]
+    assert listener.events == [("sweep", "completed"), *ended, ("end", "completed")]
     assert facts(directory) == before
+
+    reworded = run_sweep(tiny_space(description="other words"), root=directory.parent)
+    assert reworded == load_sweep(directory)[0]
+    assert (reworded.description, reworded.space["description"]) == ("other words", "other words")
+    assert reworded.digest == record.digest
+
+
+def test_a_larger_budget_adds_trials_and_a_smaller_one_takes_none_away(finished, tmp_path):
+    def spend(trials):
+        listener = Listener()
+        search = {"trials": trials, "sampler": "qmc", "max_retries": 1}
+        record = run_sweep(tiny_space(search=search), root=tmp_path, listeners=[listener])
+        return record, [event[1] for event in listener.events if event[0] == "start"]
+
+    assert spend(2)[1] == ["topk-0000", "relu-0000"]
+    record, begun = spend(4)
+    assert begun == ["topk-0001", "relu-0001"]
+    assert (record.sessions, record.architectures["topk"].trials) == (2, 2)
+    assert facts(tmp_path / "tiny") == facts(finished[0])
+    record, begun = spend(2)
+    assert (begun, record.status, record.sessions, record.architectures["topk"].trials) == ([], "completed", 2, 1)
+    assert facts(tmp_path / "tiny") == facts(finished[0])
+
+
+_SIGTERM = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from search_helpers import tiny_space
+from vsae_search.search import run_sweep
+
+class Listener:
+    on_sweep_start = on_rung = on_sweep_end = lambda *_: None
+    def on_trial_start(self, uid, *_):
+        print("start", uid, flush=True)
+    def on_trial_end(self, trial):
+        print("end", trial.uid, flush=True)
+
+run_sweep(tiny_space(), root=Path(sys.argv[1]), listeners=[Listener()])
+"""
+
+
+def test_a_sweep_that_is_told_to_end_saves_its_state_and_goes_on(finished, tmp_path):
+    """SIGTERM in the middle of a sweep: no noise, exit code 143, and its Ray was closed to others."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"} | {"HOME": str(home)}
+    command = [sys.executable, "-c", _SIGTERM, str(tmp_path), str(Path(__file__).parent)]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as driver:
+        try:
+            assert driver.stdout.readline() == "start topk-0000\n"
+            assert driver.stdout.readline() == "end topk-0000\n"
+            driver.terminate()
+            _, errors = driver.communicate(timeout=120)
+        finally:
+            driver.kill()
+    assert (driver.returncode, errors) == (143, "")
+    record, trials = load_sweep(tmp_path / "tiny")
+    assert record.status == "interrupted"
+    assert 1 <= len(trials) < 4
+    assert record.ended_at
+    token = home / ".ray" / "auth_token"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (token, token.parent)] == [0o600, 0o700]
+
+    record = run_sweep(tiny_space(), root=tmp_path)
+    assert (record.status, record.sessions) == ("completed", 2)
+    assert facts(tmp_path / "tiny") == facts(finished[0])
 
 
 def test_a_changed_search_space_is_refused_and_changes_nothing(finished):

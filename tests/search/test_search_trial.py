@@ -97,7 +97,9 @@ def test_divergence_is_a_state_and_not_an_exception(context):
 def test_a_combination_that_the_architecture_refuses_is_not_tried_again(context):
     record, _ = run(context, assignment(k=17))
     assert record.state == "diverged"
+    assert record.error.startswith("refused: ")
     assert "k" in record.error
+    assert not run(context, assignment("relu", lr=1e30))[0].error.startswith("refused: ")
 
 
 def test_out_of_memory_is_not_tried_again(context, monkeypatch):

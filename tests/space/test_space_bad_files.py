@@ -346,5 +346,22 @@ def test_a_missing_file_a_directory_and_an_impossible_path_are_refused(tmp_path,
         (tmp_path / "a\0b", "the file cannot be read"),
         (tmp_path / "none.yaml" / "x", "there is no such file"),
     ]:
-        with pytest.raises(SearchSpaceError, match=words):
+        with pytest.raises(SearchSpaceError, match=words) as caught:
             load_space(path, catalog)
+        assert str(caught.value).count(f"{path}:1:1: ") == 1  # told once, not once more inside itself
+
+
+@pytest.mark.parametrize(
+    ("overrides", "assignments"),
+    [
+        (["seed=1", "training.batch_size=x"], ["training.batch_size=x"]),
+        (["seed"], ["seed"]),
+        (["search.trials=[1,\n*x]"], [""]),  # its second line is not a second assignment
+    ],
+)
+def test_a_problem_of_an_assignment_carries_its_text(tmp_path, catalog, overrides, assignments):
+    path = tmp_path / "good.yaml"
+    path.write_text(rest(""), encoding="utf-8")
+    with pytest.raises(SearchSpaceError) as caught:
+        load_space(path, catalog, overrides=overrides)
+    assert [problem.assignment for problem in caught.value.problems] == assignments

@@ -127,6 +127,18 @@ def test_the_digest_depends_on_the_meaning_only(load, good_text):
     assert load("seed=1").digest() != digest
 
 
+@pytest.mark.parametrize(
+    "assignment",
+    ["description=words", "search.trials=99", "resources.cpus_per_trial=3", "tracking.experiment=other"],
+)
+def test_the_digest_leaves_out_what_changes_no_result(load, assignment):
+    assert load(assignment).digest() == load().digest()
+
+
+def test_who_proposes_is_in_the_digest(load):
+    assert load("search.sampler=random").digest() != load().digest()
+
+
 # assignments
 
 

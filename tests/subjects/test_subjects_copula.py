@@ -9,9 +9,9 @@ from vsae_search.errors import UserInputError
 from vsae_search.space import CopulaSpec
 from vsae_search.subjects.copula import (
     bivariate_normal_cdf,
+    bounds_of_pairs,
     build_copula,
     nearest_correlation,
-    phi_bounds,
     phi_of_rho,
     rho_of_phi,
 )
@@ -62,12 +62,14 @@ def test_phi_round_trip_with_unequal_marginals():
     assert (np.sign(rho) == np.sign(phi)).all()
 
 
-def test_phi_bounds():
-    low, high = phi_bounds(np.array([0.05, 0.2, 0.7]), np.array([0.05, 0.1, 0.7]))
+def test_bounds_of_pairs():
+    low, high = bounds_of_pairs(np.array([0.05, 0.2, 0.7, 1.0, 0.3]), np.array([0.05, 0.1, 0.7, 0.5, 0.0]))
     assert low[0] == pytest.approx(-0.05 / 0.95)
     assert high[0] == pytest.approx(1.0)
     assert high[1] == pytest.approx((0.1 - 0.02) / np.sqrt(0.2 * 0.8 * 0.1 * 0.9))
     assert low[2] == pytest.approx((0.4 - 0.49) / 0.21)
+    assert np.isnan(low[3:]).all()
+    assert np.isnan(high[3:]).all()
 
 
 def test_nearest_correlation_repairs_what_is_impossible():

@@ -14,7 +14,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from vsae_search.atomic import write_bytes
 from vsae_search.errors import CorruptFile, EnvironmentNotReady
 
 if TYPE_CHECKING:
@@ -150,14 +150,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         EnvironmentNotReady: The disk or the quota is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which other accounts of a shared cluster could not read
-        os.replace(temporary, path)
+        write_bytes(path, content, mode=0o644)  # other accounts of a shared cluster read it too
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EnvironmentNotReady(
@@ -165,10 +159,6 @@ def write_atomically(path: Path, content: bytes) -> None:
                 "free some space or choose another directory, then start again: files already written are reused",
             ) from error
         raise
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    _sync_directory(path.parent)
 
 
 def remove_stale_temporaries(directory: Path) -> None:
@@ -177,12 +167,3 @@ def remove_stale_temporaries(directory: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - leftover.stat().st_mtime > _STALE_S:
                 leftover.unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename durable; a crash could otherwise forget the name of a file whose bytes are on disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -105,6 +105,11 @@ class BankManifest(BaseModel):
         return self.max_norm / self.median_norm
 
 
+def count_shards(spec: ActivationsSpec) -> int:
+    """Return the number of training shards without listing them: a plan may be far beyond what can be listed."""
+    return -(-spec.num_tokens // spec.shard_tokens)
+
+
 def split_rows(spec: ActivationsSpec) -> tuple[int, ...]:
     """Return the number of training rows of each shard; only the last may be smaller."""
     full, rest = divmod(spec.num_tokens, spec.shard_tokens)

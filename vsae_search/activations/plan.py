@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vsae_search.activations.codec import STORAGE
-from vsae_search.activations.manifest import bank_key, bank_requests, split_rows
-from vsae_search.errors import EnvironmentNotReady
+from vsae_search.activations.manifest import bank_key, bank_requests, count_shards
+from vsae_search.errors import EnvironmentNotReady, UserInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _FLOAT32_BYTES = 4
 _DISK_MARGIN = 1.05
 """File headers, the manifest and one temporary file being written."""
+MAX_SHARDS = 1_000_000
+"""More files than this in one folder, and more references in one handle, serve nobody."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class BankPlan:
 
         Raises:
             EnvironmentNotReady: Too little free space; the message has the numbers.
+            UserInputError: More shards than can be listed.
         """
         if self.required_disk_bytes > self.free_disk_bytes:
             raise EnvironmentNotReady(
@@ -75,6 +78,11 @@ class BankPlan:
                 f" where {format_bytes(self.free_disk_bytes)} is free",
                 "free some space, choose another sweep directory, lower activations.num_tokens, or set"
                 " activations.dtype to bf16 to halve it",
+            )
+        if self.num_shards > MAX_SHARDS:
+            raise UserInputError(
+                f"the activation bank would have {self.num_shards} shards; {MAX_SHARDS} is the most",
+                "raise activations.shard_tokens, or lower activations.num_tokens",
             )
 
     def describe(self) -> str:
@@ -110,19 +118,21 @@ def plan_bank(
     evaluation_bytes = spec.evaluation_tokens * (d_in + num_features) * _FLOAT32_BYTES
     calibration_bytes = spec.calibration_tokens * d_in * _FLOAT32_BYTES
     row_bytes = d_in * STORAGE[spec.dtype].itemsize
-    shard_rows = split_rows(spec)
-    sizes = [*(rows * row_bytes for rows in shard_rows), calibration_bytes, evaluation_bytes]
-    present = [False] * len(sizes)
+    train_bytes, present_bytes = spec.num_tokens * row_bytes, 0
     if fingerprint is not None:
         directory = directory / bank_key(fingerprint, spec)
-        present = [(directory / request.file_name).exists() for request in bank_requests(fingerprint, spec)]
+        if directory.is_dir():  # the folder of a bank that was admitted: its files can be listed
+            requests = bank_requests(fingerprint, spec)
+            sizes = [*(request.num_rows * row_bytes for request in requests[:-2]), calibration_bytes, evaluation_bytes]
+            pairs = zip(requests, sizes, strict=True)
+            present_bytes = sum(size for request, size in pairs if (directory / request.file_name).exists())
     return BankPlan(
         directory=directory,
-        num_shards=len(shard_rows),
-        train_bytes=spec.num_tokens * row_bytes,
+        num_shards=count_shards(spec),
+        train_bytes=train_bytes,
         calibration_bytes=calibration_bytes,
         evaluation_bytes=evaluation_bytes,
-        missing_bytes=sum(size for size, there in zip(sizes, present, strict=True) if not there),
+        missing_bytes=train_bytes + calibration_bytes + evaluation_bytes - present_bytes,
         free_disk_bytes=shutil.disk_usage(_existing(directory)).free,
         object_store_bytes=object_store_bytes,
     )

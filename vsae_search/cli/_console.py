@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -40,7 +42,9 @@ def stderr() -> Console:
     """The console for people: standard error, plain when it is not a terminal or when colour is unwanted."""
     from rich.console import Console
 
-    return Console(stderr=True, no_color=settings.no_color or None, highlight=False, soft_wrap=True)
+    # without colour, rich would still write the escapes of bold and dim; without a colour system it writes none
+    plain = settings.no_color or bool(os.environ.get("NO_COLOR"))
+    return Console(stderr=True, color_system=None if plain else "auto", highlight=False, soft_wrap=True)
 
 
 def out(text: str) -> None:
@@ -80,12 +84,24 @@ def _with_excerpt(found: Problem) -> None:
     console.print(f"{found.file}:{found.line}:{found.column}: ", markup=False, end="")
     console.print("error: ", style="bold red", end="")
     console.print(found.message, markup=False)
-    try:
-        text = Path(found.file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):  # the problem may be that the file cannot be read
+    text = found.assignment or _beginning(Path(found.file))
+    if text is None:
         return
     for line in excerpt(text, found).splitlines():
         console.print(f"    {line}", style="dim", markup=False)
+
+
+def _beginning(path: Path) -> str | None:
+    """What is shown of a file; None when the problem is that it cannot be read, or never ends."""
+    from vsae_search.space.load import MAX_BYTES
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait, a device would go on for ever
+            return None
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES).decode("utf-8")
+    except (OSError, ValueError):  # ValueError: not UTF-8, or a NUL character in the path
+        return None
 
 
 def traceback() -> None:

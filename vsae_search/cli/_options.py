@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vsae_search.errors import UserInputError
+from vsae_search.errors import EnvironmentNotReady, UserInputError
 
 Root = Annotated[
     Path, typer.Option("--root", envvar="VSAE_SEARCH_ROOT", help="Folder that holds one folder per sweep.")
@@ -44,6 +46,31 @@ def sweep_directory(root: Path, name: str) -> Path:
         f"Sweeps in {root}: {', '.join(known)}" if known else f"There is no sweep in {root} yet; --root names another."
     )
     raise UserInputError(f"There is no sweep called {name!r} in {root}.", hint)
+
+
+def obstacle(folder: Path) -> str | None:
+    """Why nothing can be written in a folder, whether it is there or still to be made; None when something can.
+
+    Tried, not read off the permissions: a file system may be read-only or full. Nothing stays behind.
+    """
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return None
+    except OSError as error:
+        return f"{existing}: {error.strerror or error}"
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Refuse a folder in which nothing can be written.
+
+    Raises:
+        EnvironmentNotReady: says why, and with which option to name another folder.
+    """
+    reason = obstacle(folder)
+    if reason is not None:
+        raise EnvironmentNotReady(f"Nothing can be written to {folder} ({reason}).", f"Name another with {option}.")
 
 
 UI_HOST, UI_PORT = "127.0.0.1", 5000

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from vsae_search.errors import UserInputError
 from vsae_search.space import ChoiceRange, ConstantRange, IntRange, LanguageModelSubject, LogRange, UniformRange
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vsae_search.activations import BankPlan
     from vsae_search.space import Range, SearchSpace, SubjectSpec
 
 
-def plan(space: SearchSpace, path: Path, root: Path) -> dict[str, Any]:
+def plan(space: SearchSpace, path: Path, root: Path, address: str | None = None) -> dict[str, Any]:
     """Collect everything that is decided before a sweep starts, as values that JSON can hold."""
-    from vsae_search.activations import plan_bank
     from vsae_search.search.budgets import trial_budgets
-    from vsae_search.search.records import BANK_FOLDER
     from vsae_search.subjects import width_of
     from vsae_search.tracking import mask_secrets
 
     budgets = trial_budgets(space)
     d_in = width_of(space.subject)
-    features = 0 if isinstance(space.subject, LanguageModelSubject) else space.subject.features.count
-    bank = None if d_in is None else plan_bank(d_in, space.activations, root / BANK_FOLDER, num_features=features)
+    bank = _bank(space, root)
     reference = space.objectives.reference
     return {
         "name": space.name,
         "file": str(path),
         "digest": space.digest(),
         "exists": (root / space.name / "sweep.json").is_file(),
+        "state": _state(space, root),
         "subject": space.subject.type,
         "subject_source": _source(space.subject),
         "d_in": d_in,
@@ -52,7 +53,53 @@ def plan(space: SearchSpace, path: Path, root: Path) -> dict[str, Any]:
         "gpus_per_trial": space.resources.gpus_per_trial,
         "tracking": mask_secrets(space.tracking.uri or f"sqlite in {root / space.name}"),
         "directory": str(root / space.name),
+        "warnings": _warnings(space, address),
     }
+
+
+def check(space: SearchSpace, root: Path) -> None:
+    """Refuse, without starting anything, what the sweep itself would refuse.
+
+    Raises:
+        UserInputError: A sweep of that name has another search space, or the bank has too many shards.
+        EnvironmentNotReady: The disk cannot hold the activation bank.
+    """
+    from vsae_search.search.directory import earlier_session
+
+    bank = _bank(space, root)
+    # the bank of a sweep that goes on is on the disk already, at an address that only its subject knows
+    if earlier_session(space, root / space.name) is None and bank is not None:
+        bank.check()
+
+
+def _bank(space: SearchSpace, root: Path) -> BankPlan | None:
+    """The size of the activation bank; None when only the model knows the width of a row."""
+    from vsae_search.activations import plan_bank
+    from vsae_search.search.records import BANK_FOLDER
+    from vsae_search.subjects import width_of
+
+    d_in = width_of(space.subject)
+    features = 0 if isinstance(space.subject, LanguageModelSubject) else space.subject.features.count
+    return None if d_in is None else plan_bank(d_in, space.activations, root / BANK_FOLDER, num_features=features)
+
+
+def _state(space: SearchSpace, root: Path) -> str:
+    """Whether the sweep is new, goes on, or will be refused because its search space is another one."""
+    from vsae_search.search.directory import earlier_session
+
+    try:
+        earlier = earlier_session(space, root / space.name)
+    except UserInputError:
+        return "refused: the search space has changed"
+    return "new" if earlier is None else "goes on"
+
+
+def _warnings(space: SearchSpace, address: str | None) -> list[str]:
+    """What is likely to be a mistake; the size of a cluster is not known here."""
+    here, wanted = os.cpu_count() or 1, space.resources.cpus_per_trial
+    if address is not None or wanted <= here:
+        return []
+    return [f"a trial asks for {wanted:g} CPUs and this machine has {here}: no trial can start"]
 
 
 def _source(spec: SubjectSpec) -> str:
@@ -77,7 +124,6 @@ def in_words(spec: Range) -> str:
 
 def as_text(data: dict[str, Any]) -> str:
     """The plan as the block of lines that people read."""
-    state = "goes on" if data["exists"] else "new"
     reference = data["reference"]
     corner = f"L0 {reference['l0']:g}, {reference['delta_ce']:g}" if reference else "measured at the start"
     rows = f"{_count(data['train_tokens'])} train / {_count(data['evaluation_tokens'])} evaluation"
@@ -86,7 +132,7 @@ def as_text(data: dict[str, Any]) -> str:
     share = f"{data['cpus_per_trial']:g} CPU and {data['gpus_per_trial']:g} GPU per trial"
     source = f"{data['subject_source']}   " if data["subject_source"] else ""
     lines = [
-        ("Sweep", f"{data['name']}   ({state}; {data['file']}  sha256 {data['digest'][:12]})"),
+        ("Sweep", f"{data['name']}   ({data['state']}; {data['file']}, search space {data['digest'][:12]})"),
         ("Subject", f"{data['subject']}   {source}d_in {data['d_in'] or 'read from the model'}"),
         ("Rows", f"{rows}   {data['bank']}"),
         ("Search", f"{search} · minimise L0 and delta-CE · reference {corner}"),
@@ -98,6 +144,7 @@ def as_text(data: dict[str, Any]) -> str:
         ("Plan", f"{data['trials']} trials · {trial} each · {share}"),
         ("Tracking", data["tracking"]),
         ("Storage", data["directory"]),
+        *(("Warning", text) for text in data["warnings"]),
     ]
     return "\n".join(f"{label:<10}{text}" for label, text in lines)
 

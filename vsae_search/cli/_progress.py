@@ -85,6 +85,7 @@ class PlainProgress:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self._kept = 0  # trials of earlier sessions that are not on a line yet
 
     def on_sweep_start(self, record: SweepRecord) -> None:
         """Say where the details go."""
@@ -93,13 +94,18 @@ class PlainProgress:
 
     def on_trial_start(self, uid: str, architecture: str, params: dict[str, Any]) -> None:
         """No line: the one at the trial's end is enough."""
+        self._say_kept()
         self.tally.begin(uid, architecture)
 
     def on_rung(self, uid: str, rung: RungRecord) -> None:
         """Nothing: a line when the trial has ended is enough."""
 
     def on_trial_end(self, trial: TrialRecord) -> None:
-        """One line with what the trial reached."""
+        """One line with what the trial reached; those of earlier sessions share one."""
+        if trial.uid not in self.tally.running:
+            self._kept += 1
+            self.tally.add(trial)
+            return
         self.tally.add(trial)
         numbers = {key: f"{trial.metrics[key]:.4g}" for key in ("l0", "delta_ce") if key in trial.metrics}
         self._line(
@@ -114,6 +120,7 @@ class PlainProgress:
 
     def on_sweep_end(self, record: SweepRecord) -> None:
         """One line with the counts."""
+        self._say_kept()
         counts = sum((states for states in self.tally.states.values()), Counter[str]())
         self._line("sweep_ended", name=record.name, **{state: counts[state] for state in _STATES if counts[state]})
 
@@ -123,6 +130,11 @@ class PlainProgress:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _say_kept(self) -> None:
+        if self._kept:
+            self._line("kept", what=f"{self._kept} trial{'s' if self._kept > 1 else ''} kept")
+        self._kept = 0
 
     def _line(self, event: str, **values: object) -> None:
         pairs = " ".join(f"{key}={_quoted(value)}" for key, value in values.items())

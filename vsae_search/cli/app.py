@@ -17,10 +17,11 @@ import typer
 
 from vsae_search import __version__
 from vsae_search.cli import _console
-from vsae_search.errors import VsaeSearchError
+from vsae_search.errors import Terminated, VsaeSearchError
 
 _ORDER = ("sweep", "report", "ui", "validate", "schema", "doctor")  # the order in --help; others follow by name
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 def build_app() -> typer.Typer:
@@ -46,9 +47,11 @@ def main() -> NoReturn:
         status = ended if isinstance(ended, int) else 0
     except VsaeSearchError as error:
         status = _report(error)
+    except Terminated:
+        status = EXIT_TERMINATED
     except Exception as error:  # the last boundary: a bug is shown, never hidden
         status = _usage_error(error)
-    if status == EXIT_INTERRUPTED:
+    if status in (EXIT_INTERRUPTED, EXIT_TERMINATED):
         _console.note("interrupted; what had finished is kept, and the same command goes on")
     sys.exit(status)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from vsae_search.cli import _console
-from vsae_search.cli._options import DEFAULT_ROOT, Output, OutputFormat, Root
+from vsae_search.cli._options import DEFAULT_ROOT, Output, OutputFormat, Root, obstacle
 from vsae_search.errors import EnvironmentNotReady
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def _accelerators() -> Iterator[Check]:
 
 
 def _disk(root: Path) -> Iterator[Check]:
+    reason = obstacle(root)
+    if reason is not None:
+        yield Check(
+            "fail", f"nothing can be written to {root.resolve()} ({reason})", "choose another folder with --root"
+        )
+        return
     existing = next(path for path in (root.resolve(), *root.resolve().parents) if path.exists())
     free_gb = shutil.disk_usage(existing).free / 1e9
     enough = free_gb >= _MIN_FREE_GB

@@ -17,6 +17,7 @@ from vsae_search.cli._options import (
     runs_address,
     sweep_directory,
 )
+from vsae_search.errors import UserInputError
 
 
 def report(
@@ -30,7 +31,13 @@ def report(
 ) -> None:
     """Write the Pareto report of a sweep: one HTML page, figures, tables and report.json."""
     from vsae_search.report import write_report
+    from vsae_search.report.links import safe_base
 
+    if tracking_url is not None and safe_base(tracking_url) is None:
+        raise UserInputError(
+            f"--tracking-url {tracking_url!r} is not the address of a web server.",
+            "Give it as http://HOST:PORT or https://HOST, with a path if the server has one.",
+        )
     directory = sweep_directory(root, name)
     paths = write_report(directory, reports / name, tracking_url or runs_address(directory))
     if output is Output.JSON:

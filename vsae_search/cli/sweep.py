@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vsae_search.cli import _console
-from vsae_search.cli._options import DEFAULT_REPORTS, DEFAULT_ROOT, Output, OutputFormat, Reports, Root, runs_address
+from vsae_search.cli._options import (
+    DEFAULT_REPORTS,
+    DEFAULT_ROOT,
+    Output,
+    OutputFormat,
+    Reports,
+    Root,
+    require_writable,
+    runs_address,
+)
 
 if TYPE_CHECKING:
     from vsae_search.cli._progress import LiveProgress, PlainProgress
@@ -26,7 +35,7 @@ Overrides = Annotated[
 
 def sweep(
     space: Annotated[Path, typer.Argument(help="The search space (YAML).", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the file's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep, instead of the file's key 'name'.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, over every architecture.")] = None,
     overrides: Overrides = None,
     address: Annotated[
@@ -47,10 +56,13 @@ def sweep(
     from vsae_search.cli import _plan
 
     searched = _load(space, name, trials, overrides or [])
-    plan = _plan.plan(searched, space, root)
+    plan = _plan.plan(searched, space, root, address)
     if dry_run:
         _print_plan(plan, output)
+        _plan.check(searched, root)
         return
+    require_writable(root, "--root")
+    require_writable(reports / searched.name, "--reports")
     if not _console.settings.quiet and output is Output.TABLE:
         _console.note(_plan.as_text(plan))
     record, paths = _run(searched, root, reports, address)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from typing import TYPE_CHECKING, Literal
 
+from vsae_search.atomic import write_bytes
+from vsae_search.errors import EnvironmentNotReady
 from vsae_search.report.build import build_report
 from vsae_search.report.card import discover
 from vsae_search.report.picture import draw_frontier
@@ -14,7 +14,10 @@ from vsae_search.report.render import render_page
 from vsae_search.report.tables import frontier_csv, frontier_markdown, trials_csv
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from vsae_search.report.data import ReportData
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,26 @@ def write_report(sweep_dir: Path, out_dir: Path, tracking_url: str | None = None
     Raises:
         UserInputError: There is no sweep in ``sweep_dir``.
         CorruptFile: A record cannot be read.
+        EnvironmentNotReady: The files cannot be written.
     """
     cards = discover()
     data = build_report(sweep_dir, tracking_url=tracking_url, cards=cards)
     pictures = draw_frontier(data)
-    text = data.model_dump_json(indent=2) + "\n"
+    page, text = render_page(data, cards=cards), data.model_dump_json(indent=2) + "\n"
+    try:
+        return _write_all(out_dir, data, page, text, pictures)
+    except OSError as error:
+        raise EnvironmentNotReady(
+            f"the report cannot be written to {out_dir}: {error.strerror or error}",
+            "make room or permission for it there, or choose another folder with --reports",
+        ) from error
+
+
+def _write_all(
+    out_dir: Path, data: ReportData, page: str, text: str, pictures: Mapping[Literal["png", "svg"], bytes]
+) -> ReportPaths:
     return ReportPaths(
-        html=_write(out_dir / "report.html", render_page(data, cards=cards)),
+        html=_write(out_dir / "report.html", page),
         json=_write(out_dir / "report.json", text),
         figures=tuple(_write(out_dir / "figures" / f"frontier.{kind}", image) for kind, image in pictures.items()),
         tables=(
@@ -66,13 +82,5 @@ def write_report(sweep_dir: Path, out_dir: Path, tracking_url: str | None = None
 def _write(path: Path, content: str | bytes) -> Path:
     """Write beside the target, then replace it; a link in its place is replaced, not followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, content.encode() if isinstance(content, str) else content, mode=None)
     return path

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class ControlConfig(KeptConfig):
     """Hyper-parameters of :class:`Control`."""
 
+    without_effect: ClassVar[frozenset[str]] = frozenset({"lr"})
+
     lr: float = Field(default=3e-4, gt=0, description="Without effect: nothing is trained by gradient.")
 
 

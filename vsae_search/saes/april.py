@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
+from vsae_search.saes._resampling import ResamplesDead, ResamplesDeadConfig
 from vsae_search.saes._sparse import rectified_reconstruction
-from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
+from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class AprilConfig(SaeConfig):
+class AprilConfig(ResamplesDeadConfig):
     """Hyper-parameters of :class:`April`."""
 
     l1_coefficient: float = Field(
@@ -24,7 +25,7 @@ class AprilConfig(SaeConfig):
 
 
 @register("april")
-class April(SparseAutoencoder):
+class April(ResamplesDead):
     """``f = ReLU(x W_enc + b_enc)``, loss ``‖x - xhat‖² + λ Σ f_i ‖w_i‖``; the decoder norm is free.
 
     The penalty does not change under ``f_i -> f_i / c, w_i -> c w_i``, so no constraint on the norm is needed.

@@ -32,8 +32,13 @@ if TYPE_CHECKING:
 
 
 class SaeConfig(BaseModel):
-    """Hyper-parameters that every architecture has; subclasses add their own."""
+    """Hyper-parameters that every architecture has; subclasses add their own.
 
+    Attributes:
+        without_effect: Inherited fields that the architecture does not use; a search space may not give them a range.
+    """
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     d_in: int = Field(gt=0, description="Width of the activations (given by the subject).")

@@ -6,27 +6,25 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from vsae_search.saes._resampling import ResamplesDead, ResamplesDeadConfig
 from vsae_search.saes._sparse import rectified_reconstruction
-from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
+from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ReluConfig(SaeConfig):
+class ReluConfig(ResamplesDeadConfig):
     """Hyper-parameters of :class:`Relu`."""
 
     l1_coefficient: float = Field(
         default=1.0, ge=0, description="Weight of the L1 penalty; shrinks an active latent by half of it."
     )
-    resample_dead: bool = Field(
-        default=False, description="Resample dead latents at 25 % and 50 % of training from badly reconstructed inputs."
-    )
 
 
 @register("relu")
-class Relu(SparseAutoencoder):
+class Relu(ResamplesDead):
     """``f = ReLU((x - b_dec) W_enc + b_enc)``, loss ``‖x - xhat‖² + λ Σ f``, ``‖w_i‖ = 1``.
 
     Reference:
@@ -46,7 +44,3 @@ class Relu(SparseAutoencoder):
         reconstruction, mass_F = rectified_reconstruction(self, x_BD)
         l1 = mass_F.sum() * (self.config.l1_coefficient * self.warm_up(progress) / len(x_BD))
         return Loss(reconstruction + l1, reconstruction, {"l1": l1}, mass_F.detach() > 0)
-
-    def resample_at(self) -> tuple[float, ...]:
-        """Shares of training at which dead latents are resampled."""
-        return (0.25, 0.5) if self.config.resample_dead else ()

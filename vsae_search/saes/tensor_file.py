@@ -6,21 +6,19 @@ types, shapes, file size) before the first tensor is created, so that a forged f
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 
+from vsae_search.atomic import write_bytes
 from vsae_search.errors import CorruptFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -58,7 +56,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         SHA-256 of the file, in hexadecimal.
     """
     data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    _replace(path, lambda descriptor: _write_all(descriptor, data))
+    write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
@@ -97,7 +95,7 @@ def read_tensors(path: Path, *, expected: Layout, sha256: str) -> dict[str, Tens
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON (no NaN) to ``path``, atomically."""
     data = json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
-    _replace(path, lambda descriptor: _write_all(descriptor, data))
+    write_bytes(path, data)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -150,24 +148,3 @@ def _count(shape: tuple[int, ...]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    with os.fdopen(descriptor, "wb", closefd=False) as file:
-        file.write(data)
-
-
-def _replace(path: Path, write: Callable[[int], None]) -> None:
-    """Write a temporary neighbour and move it over ``path``, so that a crash leaves the old file or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        try:
-            write(descriptor)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise

@@ -12,18 +12,21 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from vsae_search.saes._jump import fold_with_threshold
 from vsae_search.saes._legacy_seed import LegacySeedConfig, LegacySeedSae, shifted_divergence
+from vsae_search.saes._resampling import ResamplesDead, ResamplesDeadConfig
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
 from vsae_search.saes._variational import COLLAPSED_NATS, LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from vsae_search.saes.base import Loss, SaeConfig
-from vsae_search.saes.canonical import CanonicalSae, fold
 from vsae_search.saes.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vsae_search.saes.canonical import CanonicalSae
 
-class VsaeIsoConfig(LegacySeedConfig):
+
+class VsaeIsoConfig(ResamplesDeadConfig, LegacySeedConfig):
     """Hyper-parameters of :class:`VsaeIso`."""
 
     kl_coefficient: float = Field(
@@ -48,7 +51,7 @@ class VsaeIsoConfig(LegacySeedConfig):
 
 
 @register("vsae_iso")
-class VsaeIso(LegacySeedSae):
+class VsaeIso(ResamplesDead, LegacySeedSae):
     """``q(z|x) = N(μ, σ²)``, ``μ = ReLU((x - b_dec) W_enc + b_enc)``, prior ``N(0, 1)``, ``‖w_i‖ = 1``.
 
     Loss per token: ``E_q‖x - xhat‖² + κ KL(q ‖ p)``. The decoder is linear, so the expectation is exact,
@@ -172,12 +175,4 @@ class VsaeIso(LegacySeedSae):
         if self.config.target_l0 is None:
             return super().canonical()
         threshold_F = self.threshold.expand(self.config.d_sae)
-        return fold(
-            self.W_enc,
-            self.b_enc,
-            self.W_dec,
-            self.b_dec,
-            subtract_b_dec=True,
-            activation="jumprelu",
-            threshold_F=threshold_F,
-        )
+        return fold_with_threshold(self, threshold_F)

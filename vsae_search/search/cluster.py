@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
+import stat
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+
+from vsae_search.errors import EnvironmentNotReady
+from vsae_search.search.signals import own_termination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_TEMP = 40
 """Ray puts sockets 60 characters below its folder, and a socket's path may have 107."""
+_SESSIONS = "ray"
 _GB = 10**9
 
 
@@ -80,28 +86,72 @@ def _start(spec: ResourcesSpec, address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         store = {} if spec.object_store_gb is None else {"object_store_memory": int(spec.object_store_gb * _GB)}
-        options |= {"include_dashboard": False, "_temp_dir": str(_short_temp()), **store}
-    ray.init(address=address or "local", **options)
-    close_token()
+        try:
+            options |= {"include_dashboard": False, "_temp_dir": str(_temporary()), **store}
+            _require_token()
+        except OSError as error:
+            raise EnvironmentNotReady(
+                f"Ray cannot be started: {error}", "its sessions go to TMPDIR or /tmp, its token to ~/.ray/auth_token"
+            ) from error
+    with own_termination():
+        ray.init(address=address or "local", **options)
+
+
+def _require_token() -> None:
+    """Have a Ray that is started here ask every caller for a token, unless the user has set another mode.
+
+    Newer versions of Ray do so by themselves, older ones do not. A cluster is joined as it is.
+    """
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")  # what Ray has read from the environment when it was imported
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if os.environ["RAY_AUTH_MODE"].lower() == "token" and not named:
+        close_token()
 
 
 def close_token() -> None:
-    """Take the token with which Ray lets callers in away from other users: Ray leaves it as open as the umask does."""
+    """Make the token with which Ray lets callers in, or close the one that is there to other users.
+
+    Ray would make it as open as the umask leaves it; here it appears complete and closed, in one step.
+    """
     token = Path.home() / ".ray" / "auth_token"
-    if token.is_file() and token.stat().st_uid == os.getuid():
+    token.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".auth_token.", dir=token.parent)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+        with suppress(FileExistsError):
+            os.link(temporary, token)
+    finally:
+        Path(temporary).unlink()
+    if token.stat().st_uid == os.getuid():
         token.chmod(0o600)
 
 
-def _short_temp() -> Path:
-    """A folder for Ray's sessions: of this user, and short enough for sockets below it."""
-    name = f"vsae-ray-{os.getuid()}"
-    folder = Path(tempfile.gettempdir()) / name
-    if len(str(folder)) > _MAX_TEMP:
-        folder = Path("/tmp") / name  # noqa: S108 - owned by the user and closed to others, as checked below
+def _temporary() -> Path:
+    """A folder for Ray's sessions that no other user can reach, and short enough for sockets below it.
+
+    Ray opens its folder to everybody, and who can write there can swap a session's folder for one of their own. So it
+    gets a child of a folder that is closed.
+    """
+    name = f"vsae-{os.getuid()}"
+    parent = Path(tempfile.gettempdir()) / name
+    if len(str(parent / _SESSIONS)) > _MAX_TEMP:
+        parent = Path("/tmp") / name  # noqa: S108 - owned by the user and closed to others, as checked below
+    with suppress(FileExistsError):
+        parent.mkdir(mode=0o700)
+    if not _is_closed(parent):
+        parent = Path(tempfile.mkdtemp(prefix="vsae-", dir=parent.parent))
+    folder = parent / _SESSIONS
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        folder = Path(tempfile.mkdtemp(prefix="vsae-ray-", dir=folder.parent))
     return folder
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether this is a folder, not a link to one, that belongs to this user and is closed to all others."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) == 0o700
 
 
 def _describe() -> Cluster:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from vsae_search.errors import UserInputError
+from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.search.records import SWEEP_FILE, TRIALS_FOLDER, SweepRecord, read_record, write_text
+from vsae_search.space.model import decisive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +27,22 @@ def prepare_directory(space: SearchSpace, root: Path) -> Path:
 
     Returns:
         The absolute sweep directory.
+
+    Raises:
+        EnvironmentNotReady: It cannot be made, or nothing can be written in it.
     """
     directory = (root / space.name).resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    (directory / TRIALS_FOLDER).mkdir(exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        (directory / TRIALS_FOLDER).mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise EnvironmentNotReady(
+            f"the sweep cannot be kept in {directory}: {error.strerror}",
+            "make it a folder that you can write to, or give another one with --root",
+        ) from error
     return directory
 
 
@@ -44,7 +57,8 @@ def earlier_session(space: SearchSpace, directory: Path) -> SweepRecord | None:
     earlier = read_record(directory / SWEEP_FILE, SweepRecord)
     if earlier.digest == space.digest():
         return earlier
-    changes = list(differences(earlier.space, space.model_dump(mode="json")))
+    changes = list(differences(decisive(earlier.space), decisive(space.model_dump(mode="json"))))
+    changes = changes or ["  it was started with another version of this program"]
     more = [f"  and {len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []
     raise UserInputError(
         "\n".join([f"the search space of the sweep {space.name} has changed:", *changes[:_SHOWN], *more]),

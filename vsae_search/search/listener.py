@@ -18,7 +18,7 @@ class SweepListener(Protocol):
     """
 
     def on_sweep_start(self, record: SweepRecord) -> None:
-        """The sweep is about to start its trials."""
+        """The sweep is about to start its trials; one that has none left tells the same, and its end at once."""
 
     def on_trial_start(self, uid: str, architecture: str, params: dict[str, Any]) -> None:
         """A trial has a worker."""

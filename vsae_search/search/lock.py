@@ -31,10 +31,11 @@ def driver_lock(directory: Path) -> Iterator[None]:
         directory: The sweep directory.
 
     Raises:
-        EnvironmentNotReady: Another driver holds it, or one of another machine left its name.
+        EnvironmentNotReady: Another driver holds it, or one of another machine left its name; or the lock cannot be
+            written.
     """
     path = directory / LOCK_FILE
-    with path.open("a+") as file:
+    with _opened(path) as file:
         _acquire(file, path)
         file.seek(0)
         file.truncate()
@@ -45,6 +46,15 @@ def driver_lock(directory: Path) -> Iterator[None]:
         finally:
             file.seek(0)
             file.truncate()
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        raise EnvironmentNotReady(
+            f"{path} cannot be written: {error.strerror}", "make the folder writable, or give another one with --root"
+        ) from error
 
 
 def _acquire(file: IO[str], path: Path) -> None:

@@ -6,14 +6,15 @@ everything that the report needs.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from vsae_search.atomic import write_bytes
 from vsae_search.errors import CorruptFile, UserInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TrialState = Literal["completed", "stopped", "diverged", "failed"]
 SweepStatus = Literal["running", "completed", "interrupted", "failed"]
@@ -21,6 +22,8 @@ SweepStatus = Literal["running", "completed", "interrupted", "failed"]
 SWEEP_FILE = "sweep.json"
 TRIAL_FILE = "record.json"
 TRIALS_FOLDER = "trials"
+REFUSED = "refused: "
+"""How the error of a diverged trial begins when the architecture or the subject refused its hyper-parameters."""
 BANK_FOLDER = ".bank"
 """Beside the sweeps: harvested shards and trained toy models, shared by all sweeps of one root."""
 
@@ -58,8 +61,8 @@ class TrialRecord(Record):
         number: Position among the trials of its architecture, from 0.
         params: Hyper-parameters, constants included; what is not named takes the architecture's default.
         seed: Training seed, a function of the sweep seed and the uid.
-        state: ``completed``; ``stopped`` early by the search; ``diverged`` (non-finite, or out of memory: the same
-            configuration would do it again); ``failed`` (the infrastructure gave up on it).
+        state: ``completed``; ``stopped`` early by the search; ``diverged`` (non-finite, out of memory, or refused: the
+            same configuration would do it again); ``failed`` (the infrastructure gave up on it).
         metrics: Final metrics; of a stopped trial those of its last rung.
         rungs: The trial at each rung it reached.
         train_s: Seconds inside training steps.
@@ -122,8 +125,8 @@ class SweepRecord(Record):
     Attributes:
         name: Name of the sweep and of its directory.
         description: The search space's own words.
-        digest: Digest of the search space; a sweep goes on only with the same one.
-        space: The whole search space.
+        digest: Digest of what decides results in the search space; a sweep goes on only with the same one.
+        space: The whole search space, as it was given last.
         seed: Seed of the sweep.
         status: ``running``, ``completed``, ``interrupted`` (goes on when started again) or ``failed``.
         versions: Python and library versions.
@@ -137,7 +140,7 @@ class SweepRecord(Record):
         architectures: Architecture to its share of the budget.
         resources: Processors per trial, concurrency, nodes.
         ray_logs: Where Ray writes its logs.
-        sessions: How many times the sweep was started.
+        sessions: How many times the sweep was started with trials left to run.
         started_at: UTC, ISO 8601, of the first session.
         ended_at: UTC, ISO 8601, of the last session's end; empty while running.
     """
@@ -175,17 +178,7 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         text: New content, written as UTF-8.
         durable: Whether to wait until the content is on the disk, so that a power cut cannot lose it.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, text.encode(), durable=durable)
 
 
 def write_record(path: Path, record: Record, *, durable: bool = True) -> None:

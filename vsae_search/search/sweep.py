@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +23,14 @@ from vsae_search.search.reference import reference_point
 from vsae_search.search.samplers import spread_trials
 from vsae_search.search.searcher import StudySearcher, reconcile
 from vsae_search.search.seeds import derive_seed
+from vsae_search.search.signals import own_interrupts, terminable
 from vsae_search.search.studies import Plan, Studies
 from vsae_search.search.trainable import run_trial
 from vsae_search.search.trial import TrialContext
 from vsae_search.subjects import build_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vsae_search.activations import ActivationBank
@@ -67,17 +65,21 @@ def run_sweep(
         study_storage: SQLAlchemy address of the Optuna database; None keeps it in the sweep directory.
 
     Returns:
-        The record of the completed sweep.
+        The record of the completed sweep; when every budget was spent before, nothing is started for it.
 
     Raises:
         UserInputError: The directory belongs to another search space, or the subject gives no reference point.
         EnvironmentNotReady: Another driver runs this sweep, or a trial asks for more than the cluster has.
         KeyboardInterrupt: The sweep was interrupted; its state is saved and the same call goes on with it.
+        Terminated: The same, by SIGTERM.
     """
     directory = prepare_directory(space, root)
-    with driver_lock(directory):
+    storage = study_storage or f"sqlite:///{directory / STUDIES_FILE}"
+    with terminable(), driver_lock(directory):
         earlier = earlier_session(space, directory)
         write_space(space, directory)
+        if earlier is not None and (finished := _finished(space, earlier, directory, listeners, storage)) is not None:
+            return finished
         subject = build_subject(space.subject, root.resolve() / BANK_FOLDER)
         with connected(space.resources, ray_address) as cluster:
             _require_resources(space, cluster)
@@ -93,8 +95,41 @@ def run_sweep(
                 cpus=space.resources.cpus_per_trial,
                 gpus=space.resources.gpus_per_trial,
             )
-            storage = study_storage or f"sqlite:///{directory / STUDIES_FILE}"
             return _run(space, record, context, listeners, storage)
+
+
+def _finished(
+    space: SearchSpace, earlier: SweepRecord, directory: Path, listeners: Sequence[SweepListener], storage: str
+) -> SweepRecord | None:
+    """The record of a sweep with no trial left to run, told to the listeners; None when there is something to do.
+
+    Neither Ray nor the subject is started for it. The record takes over what may change: description, tracking, ...
+    """
+    if earlier.reference is None:
+        return None
+    ledger = Ledger(directory, listeners)
+    studies = _studies(space, storage)
+    try:
+        reconcile(studies, ledger, Objectives(earlier.reference.l0, earlier.reference.delta_ce))
+        if not studies.exhausted():
+            return None
+    finally:
+        studies.close()
+    changes = {
+        "description": space.description,
+        "space": space.model_dump(mode="json"),
+        "architectures": _architecture_plans(space),
+        "status": "completed",
+        "ended_at": earlier.ended_at or _now(),
+    }
+    record = earlier.model_copy(update=changes)
+    if record != earlier:
+        write_record(directory / SWEEP_FILE, record)
+    try:
+        ledger.open(record)
+    finally:
+        ledger.close(record)
+    return record
 
 
 def _run(
@@ -151,7 +186,7 @@ def _search(
             callbacks=[callback],
         ),
     )
-    with _own_interrupts():
+    with own_interrupts():
         tuner.fit()
     # the first Ctrl-C ends Tune's loop without an exception
     return "completed" if studies.exhausted() else "interrupted"
@@ -205,7 +240,7 @@ def _opening_record(
         loss_unit=subject.loss_unit,
         subject=subject.describe(),
         bank=bank.manifest.model_dump(mode="json", exclude={"files", "shard_rows", "mean_D"}),
-        architectures={name: _architecture_plan(space, name, budget) for name, budget in budgets.items()},
+        architectures=_architecture_plans(space),
         resources={
             **space.resources.model_dump(),
             "max_concurrent": cluster.concurrency(space.resources, sum(budgets.values())),
@@ -216,6 +251,10 @@ def _opening_record(
         sessions=1 if earlier is None else earlier.sessions + 1,
         started_at=_now() if earlier is None else earlier.started_at,
     )
+
+
+def _architecture_plans(space: SearchSpace) -> dict[str, ArchitecturePlan]:
+    return {name: _architecture_plan(space, name, budget) for name, budget in trial_budgets(space).items()}
 
 
 def _architecture_plan(space: SearchSpace, name: str, budget: int) -> ArchitecturePlan:
@@ -230,20 +269,6 @@ def _require_resources(space: SearchSpace, cluster: Cluster) -> None:
         raise EnvironmentNotReady(
             f"a trial asks for {missing}", "lower resources.cpus_per_trial or resources.gpus_per_trial"
         )
-
-
-@contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Put back the signal handlers that Tune replaces and leaves replaced."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _now() -> str:

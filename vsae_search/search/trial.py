@@ -6,14 +6,11 @@ Shapes: B batch, N calibration rows, D d_in.
 from __future__ import annotations
 
 import math
-import os
 import shutil
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,14 +18,23 @@ import torch
 from safetensors.numpy import save_file
 
 from vsae_search import saes
+from vsae_search.atomic import replacing
 from vsae_search.errors import CorruptFile, Diverged, UserInputError
 from vsae_search.evaluation import evaluate
 from vsae_search.search.objectives import usable
-from vsae_search.search.records import RungRecord, TrialRecord, read_record, trial_directory, write_record
+from vsae_search.search.records import (
+    REFUSED,
+    RungRecord,
+    TrialRecord,
+    read_record,
+    trial_directory,
+    write_record,
+)
 from vsae_search.training import fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -139,8 +145,10 @@ class TrialRun:
         self.rungs = self._earlier_rungs()
         try:
             metrics = self._train_from_checkpoint()
-        except (Diverged, UserInputError) as error:
+        except Diverged as error:
             record = self._record("diverged", error=error.message)
+        except UserInputError as error:
+            record = self._record("diverged", error=f"{REFUSED}{error.message}")
         except torch.OutOfMemoryError as error:
             record = self._record("diverged", error=f"out of memory on the GPU: {error}")
         else:
@@ -295,14 +303,8 @@ def _finite(numbers: dict[str, float]) -> dict[str, float]:
 
 
 def _save_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _now() -> str:

@@ -33,7 +33,12 @@ _MAX_CORNERS = 1024
 
 def hyper_parameters(config: type[BaseModel]) -> list[str]:
     """Names of the hyper-parameters that a file may give a range for."""
-    return [name for name in config.model_fields if name not in _RESERVED]
+    return [name for name in config.model_fields if name not in _RESERVED and name not in _without_effect(config)]
+
+
+def _without_effect(config: type[BaseModel]) -> frozenset[str]:
+    """Inherited hyper-parameters that an architecture does not use, by its own ``without_effect``."""
+    return getattr(config, "without_effect", frozenset())
 
 
 def check_architectures(data: Any, catalog: Catalog, d_in: int | None) -> list[Finding]:
@@ -71,6 +76,8 @@ def _check_shared(shared: dict[str, Any], present: dict[str, type[BaseModel]]) -
         if not owners and present:
             known = dict.fromkeys(field for config in present.values() for field in hyper_parameters(config))
             text = _RESERVED.get(name) or unknown(name, "a hyper-parameter of none of the architectures", known)
+            if any(name in _without_effect(config) for config in present.values()):
+                text = f"{name} has no effect on any of the architectures; leave it out"
             yield ("shared", name), text, True
         found = dict.fromkeys(finding for config in owners for finding in check_range(config, name, raw))
         yield from ((("shared", name, *loc), text, False) for loc, text in found)
@@ -88,6 +95,8 @@ def _check_architecture(architecture: str, own: dict[str, Any], config: type[Bas
             text = _RESERVED.get(name) or unknown(
                 name, f"not a hyper-parameter of {architecture}", hyper_parameters(config)
             )
+            if name in _without_effect(config):
+                text = f"{name} has no effect on {architecture}; leave it out"
             yield where, text, True
         else:
             yield from (((*where, *loc), text, False) for loc, text in check_range(config, name, raw))
@@ -197,7 +206,8 @@ def fold(space: SearchSpace, catalog: Catalog) -> SearchSpace:
     folded = {}
     for architecture, own in space.architectures.items():
         config = catalog[architecture]
-        merged = {**{name: value for name, value in space.shared.items() if name in config.model_fields}, **own}
+        names = hyper_parameters(config)
+        merged = {**{name: value for name, value in space.shared.items() if name in names}, **own}
         folded[architecture] = {name: _settle(value, config, name) for name, value in merged.items()}
     return space.model_copy(update={"shared": {}, "architectures": folded})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -54,7 +55,7 @@ def load_space(path: Path, catalog: Catalog, *, overrides: Sequence[str] = ()) -
     unreadable = {(problem.file, problem.line, problem.column) for problem in problems}
     problems.extend(problem for problem in found if (problem.file, problem.line, problem.column) not in unreadable)
     if problems:
-        raise _refused(problems)
+        raise _refused([_with_assignment(problem, overrides) for problem in problems])
     assert space is not None
     return fold(space, catalog)
 
@@ -75,23 +76,26 @@ def excerpt(text: str, problem: Problem) -> str:
 def _read(path: Path) -> str:
     origin = Place(str(path))
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise _refused([origin.problem("this is a directory, not a file")])
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused([origin.problem("this is not a regular file")])
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+        mode = path.stat().st_mode
+        content = _content(path) if stat.S_ISREG(mode) else b""
     except FileNotFoundError:
         raise _refused([origin.problem("there is no such file")], "Check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         raise _refused([origin.problem(f"the file cannot be read: {reason}")]) from None
+    if not stat.S_ISREG(mode):
+        kind = "a directory, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+        raise _refused([origin.problem(f"this is {kind}")])
     if len(content) > MAX_BYTES:
         raise _refused(
             [origin.problem(f"the file is larger than {MAX_BYTES // 1_000_000} MB; a search space is small")]
         )
     return _decode(content, origin)
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 def _decode(content: bytes, origin: Place) -> str:
@@ -110,6 +114,14 @@ def _refused(problems: list[Problem], hint: str = "") -> SearchSpaceError:
     ordered = sorted(dict.fromkeys(problems), key=lambda p: (p.file == OPTION, p.line, p.column))
     count = f"{len(ordered)} problems" if len(ordered) > 1 else "1 problem"
     return SearchSpaceError(tuple(ordered), hint or f"{count}; nothing was started.")
+
+
+def _with_assignment(problem: Problem, overrides: Sequence[str]) -> Problem:
+    """A problem of an assignment with the text of that assignment; any other problem as it is."""
+    on_one_line = all(len(f"{text}x".splitlines()) == 1 for text in overrides)
+    if problem.file != OPTION or not on_one_line:  # its line counts assignments, and only then says which
+        return problem
+    return replace(problem, assignment=overrides[problem.line - 1])
 
 
 def _not_a_mapping(root: Node, origin: Place) -> Problem:

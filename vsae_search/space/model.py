@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -21,6 +21,11 @@ from vsae_search.space.sections import (
 from vsae_search.space.strict import Refusal, Strict, refusal, refuse
 from vsae_search.space.subjects import SubjectSpec
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_WITHOUT_EFFECT = (("description",), ("resources",), ("tracking",), ("search", "trials"))
+"""What changes no result: words, places, and how many trials there are of the same kind."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
@@ -101,6 +106,25 @@ class SearchSpace(Strict):
         return {**self.shared, **self.architectures[architecture]}
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form; equal for files that mean the same."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        """SHA-256 of the canonical JSON form of what decides the results; a sweep goes on while it stays the same.
+
+        Description, resources and tracking are not in it. Nor is the number of trials, because trials do not depend
+        on how many come after them: a larger budget adds trials to a sweep, and with a smaller one it keeps those it
+        has and is finished sooner.
+        """
+        text = json.dumps(
+            decisive(self.model_dump(mode="json")), sort_keys=True, separators=(",", ":"), ensure_ascii=True
+        )
         return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a search space, as JSON values, that decides the results of its trials."""
+    kept = dict(values)
+    for *sections, key in _WITHOUT_EFFECT:
+        inside = kept
+        for section in sections:
+            inside[section] = dict(inside.get(section, {}))
+            inside = inside[section]
+        inside.pop(key, None)
+    return kept

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, owens_t
 
 from vsae_search.errors import UserInputError
+from vsae_search.space.bounds import phi_bounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,16 +53,16 @@ def bivariate_normal_cdf(h: Floats, k: Floats, rho: Floats) -> Floats:
     return np.asarray(np.clip(np.where(interior, inside, limit), 0.0, 1.0), dtype=np.float64)
 
 
-def phi_bounds(p: Floats, q: Floats) -> tuple[Floats, Floats]:
-    """Return the smallest and largest correlation of two binary variables with probabilities ``p`` and ``q``.
+def bounds_of_pairs(p: Floats, q: Floats) -> tuple[Floats, Floats]:
+    """Return the smallest and largest binary correlation of each pair, by ``phi_bounds``.
 
-    They come from the Frechet bounds max(0, p + q - 1) <= P(both) <= min(p, q); with p = q <= 1/2 the lower one is
-    -p / (1 - p). Not a number where a variable is constant.
+    Not a number where a variable is constant.
     """
-    variance = p * (1 - p) * q * (1 - q)
-    with np.errstate(invalid="ignore"):
-        spread = np.sqrt(np.where(variance > 0, variance, np.nan))
-        return (np.maximum(0.0, p + q - 1) - p * q) / spread, (np.minimum(p, q) - p * q) / spread
+    undefined = (np.nan, np.nan)
+    pairs = zip(p.tolist(), q.tolist(), strict=True)
+    found = [phi_bounds(a, b) if 0 < a < 1 and 0 < b < 1 else undefined for a, b in pairs]
+    bounds_N2 = np.array(found, dtype=np.float64).reshape(-1, 2)
+    return bounds_N2[:, 0], bounds_N2[:, 1]
 
 
 def phi_of_rho(rho: Floats, p: Floats, q: Floats) -> Floats:
@@ -75,7 +76,7 @@ def rho_of_phi(phi: Floats, p: Floats, q: Floats) -> Floats:
     """Return the normal correlation that gives binary correlation ``phi``, by bisection.
 
     Args:
-        phi: Wanted binary correlations, within ``phi_bounds(p, q)``.
+        phi: Wanted binary correlations, within the bounds of the pair.
         p: Probabilities of the first feature of each pair, in (0, 1).
         q: Probabilities of the second feature of each pair, in (0, 1).
 
@@ -190,13 +191,15 @@ def _invert(phi_MM: Floats, probability_M: Floats) -> Floats:
     """Turn binary correlations into correlations of normals, after checking the bounds of each pair."""
     i, j = np.triu_indices(len(probability_M), k=1)
     wanted, p, q = phi_MM[i, j], probability_M[i], probability_M[j]
-    low, high = phi_bounds(p, q)
-    fine = (wanted == 0) | ((wanted >= low - 1e-12) & (wanted <= high + 1e-12))  # false where a bound is not a number
-    if not fine.all():
-        bad = int(np.argmin(fine))
-        raise UserInputError(_out_of_bounds(int(i[bad]), int(j[bad]), wanted[bad], p[bad], q[bad], low[bad], high[bad]))
-    # Few pairs are distinct (often one), and the inversion is the expensive part.
+    # Few pairs are distinct (often one), and what is done with each is expensive.
     distinct, where = np.unique(np.stack([wanted, p, q], axis=1), axis=0, return_inverse=True)
+    low, high = bounds_of_pairs(distinct[:, 1], distinct[:, 2])
+    value = distinct[:, 0]
+    fine = (value == 0) | ((value >= low - 1e-12) & (value <= high + 1e-12))  # false where a bound is not a number
+    if not fine.all():
+        bad = int(np.argmin(fine[where]))
+        bounds = low[where[bad]], high[where[bad]]
+        raise UserInputError(_out_of_bounds(int(i[bad]), int(j[bad]), wanted[bad], p[bad], q[bad], *bounds))
     varied = distinct[:, 0] != 0
     rho = np.zeros(len(distinct))
     rho[varied] = rho_of_phi(*distinct[varied].T)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from vsae_search.atomic import write_bytes
 from vsae_search.errors import CorruptFile
 from vsae_search.subjects.seeds import digest
 
@@ -91,17 +90,4 @@ def _corrupt(path: Path, sidecar: Path, why: str) -> CorruptFile:
 
 def write_atomically(path: Path, payload: bytes) -> None:
     """Write a file so that it is seen either complete or not at all, and survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_bytes(path, payload, mode=None)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from vsae_search.report.markup import Column, bullets, details, paragraph, swatch, table
 from vsae_search.report.text import counted, listed, number, percent
+from vsae_search.search.records import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,15 +117,23 @@ def _architecture_checks(data: ReportData, entry: ArchitectureSummary, rows: Seq
 
 def _lost(entry: ArchitectureSummary, rows: Sequence[TrialRow]) -> list[Finding]:
     found = []
-    for state, meaning in (("failed", "lost to the infrastructure"), ("diverged", "non-finite or out of memory")):
+    for state in ("failed", "diverged"):
         count = entry.states.get(state, 0)
         if count:
+            meaning = "lost to the infrastructure" if state == "failed" else _why_diverged(rows)
             level = "alarm" if count > len(rows) / 2 else "warning" if state == "failed" else "note"
             reasons = Counter(row.error.splitlines()[0][:160] for row in rows if row.state == state and row.error)
             why = "; ".join(f"{times} x {reason}" for reason, times in reasons.most_common(2))
             text = f"{entry.name}: {counted(count, 'trial')} {state} ({meaning}){': ' + why if why else ''}."
             found.append(_finding(state, level, text, entry.name))
     return found
+
+
+def _why_diverged(rows: Sequence[TrialRow]) -> str:
+    refused = {(row.error or "").startswith(REFUSED) for row in rows if row.state == "diverged"}
+    if refused == {True}:
+        return "refused with these hyper-parameters"
+    return "non-finite, out of memory or refused" if True in refused else "non-finite or out of memory"
 
 
 def _numbers(entry: ArchitectureSummary, rows: Sequence[TrialRow]) -> list[Finding]:

@@ -170,7 +170,7 @@ def _octaves(row: TrialRow, true_l0: float) -> float:
 
 
 def _recovery_text(entry: ArchitectureSummary, row: TrialRow, true_l0: float) -> str:
-    text = f"At the true L0 of {number(true_l0)}, {entry.name} (trial {row.uid}, L0 {number(row.l0)}) "
+    text = f"Nearest to the true L0 of {number(true_l0)}, {entry.name} (trial {row.uid}, L0 {number(row.l0)}) "
     if _octaves(row, true_l0) > 1:
         text = (
             f"{entry.name} has no frontier trial within an octave of the true L0 of {number(true_l0)}; "

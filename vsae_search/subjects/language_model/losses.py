@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from vsae_search.subjects.language_model.base import CausalModel
 
-_CHUNK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 26}  # of one [N, V] tensor of logits
+_CHUNK_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 26}  # of one [N, V] tensor of logits; on a CPU it stays in a cache
+_MIN_ROWS = 256  # below this, reading the unembedding takes longer than multiplying with it
 
 
 def cross_entropy(model: CausalModel, final_STR: Tensor, tokens_ST: Tensor, kept_ST: Tensor) -> Tensor:
@@ -64,8 +65,8 @@ def cross_entropy_and_kl(
         losses.append(_surprise(logits_NV, normaliser_N, target_N))
         log_p_NV = model.logits(reference_NR)
         log_p_NV -= log_p_NV.logsumexp(dim=-1, keepdim=True)  # as for q, so that equal predictions differ by exactly 0
-        difference_NV = log_p_NV - logits_NV.sub_(normaliser_N[:, None])
-        divergences.append((log_p_NV.exp_() * difference_NV).sum(dim=-1))
+        difference_NV = logits_NV.sub_(normaliser_N[:, None]).neg_().add_(log_p_NV)  # in place: memory is what costs
+        divergences.append(torch.linalg.vecdot(log_p_NV.exp_(), difference_NV))
     return _by_sequence(torch.cat(losses), kept_ST), _by_sequence(torch.cat(divergences), kept_ST)
 
 
@@ -79,7 +80,7 @@ def _chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield scored positions and the tokens that follow them, a few at a time, in order."""
     final_NR, target_N = final_STR[:, :-1][kept_ST[:, :-1]], tokens_ST[:, 1:][kept_ST[:, :-1]]
-    rows = max(16, _CHUNK_NUMBERS[final_STR.device.type] // model.d_vocab)
+    rows = max(_MIN_ROWS, _CHUNK_NUMBERS[final_STR.device.type] // model.d_vocab)
     yield from zip(torch.split(final_NR, rows), torch.split(target_N, rows), strict=True)
 
 

@@ -87,4 +87,4 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> ByteTokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     assert backend.token_to_id(BOS) == 0
-    return ByteTokenizer(backend.to_str())
+    return ByteTokenizer(backend.to_str() + "\n")  # a text file ends with a line feed
