@@ -2,7 +2,7 @@
 
 Run in the environment of the peers, made once by ``benchmarks/setup_peers.sh``:
 
-    OMP_NUM_THREADS=1 PYTHONPATH=. .venv-peers/bin/python benchmarks/step.py
+    OMP_NUM_THREADS=1 .venv-peers/bin/python benchmarks/step.py
 
 On a CPU with one thread, time is that of the process, so that other programs disturb it little. Runners take turns
 within a round; a table shows the median over rounds and half the distance between the quartiles. Memory is measured in
@@ -238,7 +238,7 @@ def report(options: argparse.Namespace, dtype: torch.dtype, precision: str) -> s
     shapes = [shape for shape in shapes if not options.d_in or shape[0] in options.d_in]
     parts = [
         TEXT.format(
-            device=options.device,
+            device=options.device.upper(),
             name=device_name(options.device),
             threads=torch.get_num_threads(),
             precision=precision,
@@ -286,6 +286,7 @@ def main() -> None:
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this project is not installed beside the peers
     if options.device == "cpu":
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if options.memory_of:

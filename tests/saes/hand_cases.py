@@ -79,6 +79,6 @@ class CountMultiplications(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ in {"mm", "addmm"}:
+        if func.overloadpacket.__name__ in {"mm", "addmm", "addmm_"}:
             self.total += result.numel() * args[-2].shape[1]
         return result
