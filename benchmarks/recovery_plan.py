@@ -85,8 +85,8 @@ class Entry:
 _LAMBDAS = (0.5, 1.0, 2.0)
 _KAPPAS = (0.6, 2.0)
 _KEPT = (2, 3)
-_VARIANCES = (0.03, 0.1, 0.3)
-_SPARSE_PRIOR = {"prior_l0": TRUE_L0}
+_PRIOR_L0 = (2.0, 6.0, 16.0)
+_OBSERVED = {"observation_variance": 0.1}
 _CUT_OFF = {"target_l0": TRUE_L0}
 """For codes without exact zeros: one threshold, calibrated on held-out rows to the true L0."""
 _PAIRED = ("correlated", "partly", "anticorrelated")
@@ -108,15 +108,15 @@ ENTRIES = (
     Entry("vsae_iso", "vsae_iso", "kl_coefficient", _KAPPAS, _CUT_OFF, refine=False, prior="gaussian"),
     Entry("vsae_multi", "vsae_multi", "kl_coefficient", _KAPPAS, _CUT_OFF, refine=False, prior="gaussian"),
     Entry("vsae_laplace", "vsae_laplace", "l1_coefficient", (0.5, 1.0), _CUT_OFF, refine=False, prior="sparse"),
-    Entry("vsae_rectified", "vsae_rectified", "observation_variance", _VARIANCES, _SPARSE_PRIOR, prior="sparse"),
-    Entry("vsae_spike_slab", "vsae_spike_slab", "observation_variance", _VARIANCES, _SPARSE_PRIOR, prior="sparse"),
-    Entry("vsae_mix", "vsae_mix", "observation_variance", _VARIANCES, _SPARSE_PRIOR, prior="sparse"),
+    Entry("vsae_rectified", "vsae_rectified", "prior_l0", _PRIOR_L0, _OBSERVED, prior="sparse"),
+    Entry("vsae_spike_slab", "vsae_spike_slab", "prior_l0", _PRIOR_L0, _OBSERVED, prior="sparse"),
+    Entry("vsae_mix", "vsae_mix", "prior_l0", _PRIOR_L0, _OBSERVED, prior="sparse"),
     Entry(
         "vsae_mix (oracle sets)",
         "vsae_mix",
-        "observation_variance",
-        _VARIANCES,
-        {**_SPARSE_PRIOR, "sets_from": "oracle"},
+        "prior_l0",
+        _PRIOR_L0,
+        {**_OBSERVED, "sets_from": "oracle"},
         toys=_PAIRED,
         prior="sparse",
     ),
