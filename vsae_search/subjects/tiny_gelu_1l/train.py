@@ -48,7 +48,7 @@ _LOG_EVERY = 200
 _MEASURED_SEQUENCES = 1000
 _NOTE = (
     "The library of another version of Python differs a little. A held-out file that changed between the versions is"
-    " drawn into a split anew, and there is then text like it among the training text."
+    " drawn into a split anew, and when there is text like it among the training text its loss comes out too low."
 )
 _SLOW = ("W_O", "b_O")
 
