@@ -12,12 +12,10 @@ import numpy as np
 import torch
 
 from vsae_search.errors import UserInputError
-from vsae_search.space import LanguageModelSubject
 from vsae_search.subjects.language_model.load import ModelIdentity, identify, load
 from vsae_search.subjects.language_model.locate import ModelFiles, locate
 from vsae_search.subjects.language_model.positions import explained
 from vsae_search.subjects.language_model.subject import LanguageModel
-from vsae_search.subjects.registry import builds
 from vsae_search.subjects.text import open_text, open_tokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vsae_search.space import LanguageModelSubject
     from vsae_search.subjects.language_model.base import CausalModel
     from vsae_search.subjects.text import Tokenizer, TokenSource
 
@@ -34,7 +33,6 @@ _TOO_FEW_ROWS = 0.25  # of the positions: then most of the text is special token
 _TEXT_FOLDER = "text"
 
 
-@builds(LanguageModelSubject)
 def build_language_model(spec: LanguageModelSubject, cache: Path) -> LanguageModel:
     """Find the model and the text, load the model once, and measure both on a few sequences.
 
