@@ -95,7 +95,12 @@ def spread(values: Sequence[float], digits: int) -> str:
     """Median [min, max]."""
     if not values:
         return _NOTHING
-    return f"{np.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    median, low, high = (_fixed(value, digits) for value in (float(np.median(values)), min(values), max(values)))
+    return f"{median} [{low}, {high}]"
+
+
+def _fixed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # adding 0 turns -0 into 0
 
 
 def toy_table(runs: Runs, toy: str, entries: Sequence[Entry], choices: Choices) -> list[str]:
