@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsae_search.frontier import attained, count_non_finite, finite_rows, nondominated, ownership, staircase
+from vsae_search.frontier import (
+    attained,
+    count_non_finite,
+    finite_rows,
+    nondominated,
+    ownership,
+    pareto_rank,
+    staircase,
+)
 
 # Few distinct values, so that ties and duplicates are common; and anything a float can be.
 coordinate = st.one_of(
@@ -66,6 +74,23 @@ def test_input_is_left_alone():
     before = points.copy()
     nondominated(points)
     np.testing.assert_array_equal(points, before)
+
+
+@settings(max_examples=200, deadline=None)
+@given(point_sets)
+def test_pareto_rank_peels_one_frontier_after_the_other(points):
+    ranks, left = pareto_rank(points), [p if np.isfinite(p).all() else (np.nan, np.nan) for p in points]
+    expected = np.full(len(points), -1)
+    for rank in range(len(points)):
+        mask = brute_force(left)
+        expected[mask] = rank
+        left = [(np.nan, np.nan) if gone else p for p, gone in zip(left, mask, strict=True)]
+    assert ranks.tolist() == expected.tolist()
+
+
+def test_pareto_rank_by_hand():
+    assert pareto_rank([[1, 3], [2, 3], [3, 1], [2, 3], [4, 4], [np.nan, 0]]).tolist() == [0, 1, 0, 1, 2, -1]
+    assert pareto_rank([]).shape == (0,)
 
 
 @settings(max_examples=200, deadline=None)

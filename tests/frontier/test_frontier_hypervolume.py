@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsae_search.errors import UserInputError
-from vsae_search.frontier import default_ideal, hypervolume, outside
+from vsae_search.frontier import default_ideal, hypervolume, hypervolume_history, hypervolumes, outside
 
 REFERENCE, IDEAL = (64.0, 2.0), (1.0, 0.0)
 
@@ -105,9 +105,28 @@ def test_useless_reference_is_refused_with_a_hint(reference):
     assert "objectives.reference" in caught.value.hint
 
 
-def test_ideal_beyond_reference_is_refused():
+@pytest.mark.parametrize("ideal", [(8, 0), (0, 0), (1, 1), (1, -math.inf), (math.nan, 0), (1, math.nan)])
+def test_an_ideal_that_is_no_corner_of_a_box_is_refused(ideal):
     with pytest.raises(UserInputError):
-        hypervolume([[1, 1]], (8, 1), ideal=(8, 0))
+        hypervolume([[1, 1]], (8, 1), ideal=ideal)
+
+
+def test_the_box_travels_with_the_number():
+    result = hypervolume([[8, 1.0]], REFERENCE)
+    assert (result.reference, result.ideal) == (REFERENCE, IDEAL)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.one_of(coordinate, st.just(math.nan)), coordinate), max_size=8))
+def test_history_is_the_hypervolume_of_every_beginning(points):
+    expected = [hypervolume(points[: end + 1], REFERENCE).normalised for end in range(len(points))]
+    np.testing.assert_allclose(hypervolume_history(points, REFERENCE), expected, atol=1e-12)
+
+
+def test_hypervolumes_of_runs_without_points():
+    runs = [[[8, 1.0]], [], [[np.nan, np.nan]]]
+    np.testing.assert_allclose(hypervolumes(runs, REFERENCE), [3 / 12, 0, 0])
+    assert hypervolumes([], REFERENCE).shape == (0,)
 
 
 def test_outside_is_on_or_beyond():

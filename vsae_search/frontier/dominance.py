@@ -68,3 +68,20 @@ def nondominated(points_N2: ArrayLike) -> NDArray[np.bool_]:
     if mask_N.any():
         mask_N[mask_N] = moocore.is_nondominated(points_N2[mask_N], keep_weakly=True)
     return mask_N
+
+
+def pareto_rank(points_N2: ArrayLike) -> NDArray[np.int64]:
+    """Rank of every point: 0 for the non-dominated ones, 1 for those non-dominated once rank 0 is gone, and so on.
+
+    Args:
+        points_N2: One row per point: (L0, delta_ce), both minimised.
+
+    Returns:
+        Ranks of shape [N]; -1 for rows with a NaN or an infinity. Copies of a point share their rank.
+    """
+    points_N2 = as_points(points_N2)
+    finite_N = finite_rows(points_N2)
+    ranks_N = np.full(len(points_N2), -1, dtype=np.int64)
+    if finite_N.any():
+        ranks_N[finite_N] = moocore.pareto_rank(points_N2[finite_N])
+    return ranks_N

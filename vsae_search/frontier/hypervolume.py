@@ -24,9 +24,11 @@ import moocore
 import numpy as np
 
 from vsae_search.errors import UserInputError
-from vsae_search.frontier.dominance import as_points, finite_rows
+from vsae_search.frontier.dominance import as_points, finite_rows, nondominated
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 Point = tuple[float, float]  # (L0, delta_ce), L0 itself and not its logarithm
@@ -45,6 +47,8 @@ class Hypervolume:
         num_non_finite: Points with a NaN or an infinity, removed.
         num_outside: Finite points on or beyond the reference point, which add nothing.
         num_clipped: Points inside the reference that were moved onto the ideal in a column.
+        reference: (L0, delta_ce) of the upper right corner: a hypervolume means nothing without its box.
+        ideal: (L0, delta_ce) of the lower left corner.
     """
 
     value: float
@@ -53,6 +57,8 @@ class Hypervolume:
     num_non_finite: int
     num_outside: int
     num_clipped: int
+    reference: Point
+    ideal: Point
 
 
 def default_ideal(reference: Point, true_l0: float | None = None) -> Point:
@@ -88,27 +94,96 @@ def hypervolume(points_N2: ArrayLike, reference: Point, *, ideal: Point | None =
         ideal: (L0, delta_ce) of the lower left corner; None stands for ``default_ideal(reference)``.
 
     Raises:
-        UserInputError: The reference is not finite or not beyond the ideal in both columns, or the ideal L0 is zero.
+        UserInputError: The reference is not finite or not beyond the ideal in both columns, or the ideal is not finite
+            or has an L0 of zero.
     """
     points_N2 = as_points(points_N2)
-    _check_positive(reference)
-    low = default_ideal(reference) if ideal is None else ideal
-    _check_box(reference, low)
-    finite_N = finite_rows(points_N2)
-    outside_N = outside(points_N2, reference)
-    inside_N2 = points_N2[finite_N & ~outside_N]
-    clipped_N2 = np.maximum(inside_N2, np.asarray(low))
+    low = usable_ideal(reference, ideal)
+    inside_N2 = inside(points_N2, reference)
+    scaled_N2 = log_scaled(np.maximum(inside_N2, np.asarray(low)))
     corner = (math.log2(reference[0]), reference[1])
-    scaled_N2 = np.column_stack([np.log2(clipped_N2[:, 0]), clipped_N2[:, 1]])
     area = float(moocore.hypervolume(scaled_N2, ref=corner)) if len(scaled_N2) else 0.0
     return Hypervolume(
         value=area,
-        normalised=min(area / ((corner[0] - math.log2(low[0])) * (corner[1] - low[1])), 1.0),
+        normalised=min(area / box_area(reference, low), 1.0),
         num_points=len(points_N2),
-        num_non_finite=int((~finite_N).sum()),
-        num_outside=int(outside_N.sum()),
+        num_non_finite=int((~finite_rows(points_N2)).sum()),
+        num_outside=int(outside(points_N2, reference).sum()),
         num_clipped=int((inside_N2 < np.asarray(low)).any(axis=1).sum()),
+        reference=reference,
+        ideal=low,
     )
+
+
+def hypervolume_history(points_N2: ArrayLike, reference: Point, *, ideal: Point | None = None) -> NDArray[np.float64]:
+    """Normalised hypervolume of the first 1, 2, ..., N points, shape [N]: how a search got there.
+
+    Args:
+        points_N2: One row per trial in the order in which they ended; a row with a NaN (a trial without a result)
+            leaves the curve where it was.
+        reference: (L0, delta_ce) of the upper right corner.
+        ideal: (L0, delta_ce) of the lower left corner; None stands for ``default_ideal(reference)``.
+
+    Raises:
+        UserInputError: As for `hypervolume`.
+    """
+    points_N2 = as_points(points_N2)
+    ideal = usable_ideal(reference, ideal)
+    history_N, kept_M2 = np.zeros(len(points_N2)), points_N2[:0]
+    for index, point_2 in enumerate(points_N2):
+        kept_M2 = np.vstack([kept_M2, point_2])
+        kept_M2 = kept_M2[nondominated(kept_M2)]
+        history_N[index] = hypervolume(kept_M2, reference, ideal=ideal).normalised
+    return history_N
+
+
+def hypervolumes(
+    runs: Sequence[ArrayLike] | NDArray[np.float64], reference: Point, *, ideal: Point | None = None
+) -> NDArray[np.float64]:
+    """Normalised hypervolume of every run, shape [R].
+
+    Args:
+        runs: Per run, points of shape [N, 2]: (L0, delta_ce); an array of shape [R, N, 2] is one, too.
+        reference: (L0, delta_ce) of the upper right corner.
+        ideal: (L0, delta_ce) of the lower left corner; None stands for ``default_ideal(reference)``.
+
+    Raises:
+        UserInputError: As for `hypervolume`.
+    """
+    values = [hypervolume(points_N2, reference, ideal=ideal).normalised for points_N2 in runs]
+    return np.array(values, dtype=np.float64)
+
+
+def inside(points_N2: ArrayLike, reference: Point) -> NDArray[np.float64]:
+    """The finite points below the reference in both columns, shape [M, 2]."""
+    points_N2 = as_points(points_N2)
+    return points_N2[finite_rows(points_N2) & ~outside(points_N2, reference)]
+
+
+def log_scaled(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(log2 L0, delta_ce) of points whose L0 is above zero."""
+    return np.column_stack([np.log2(points_N2[:, 0]), points_N2[:, 1]])
+
+
+def box_area(reference: Point, ideal: Point) -> float:
+    """Area between ideal and reference in octaves of L0 times the unit of delta_ce."""
+    return (math.log2(reference[0]) - math.log2(ideal[0])) * (reference[1] - ideal[1])
+
+
+def usable_ideal(reference: Point, ideal: Point | None) -> Point:
+    """The ideal point that goes with a reference point.
+
+    Args:
+        reference: (L0, delta_ce) of the upper right corner.
+        ideal: (L0, delta_ce) of the lower left corner; None stands for ``default_ideal(reference)``.
+
+    Raises:
+        UserInputError: The two are no corners of a box on (log2 L0, delta_ce).
+    """
+    _check_positive(reference)
+    low = default_ideal(reference) if ideal is None else ideal
+    _check_box(reference, low)
+    return low
 
 
 def _check_positive(reference: Point) -> None:
@@ -120,7 +195,7 @@ def _check_positive(reference: Point) -> None:
 
 
 def _check_box(reference: Point, ideal: Point) -> None:
-    if not (0 < ideal[0] < reference[0] and ideal[1] < reference[1]):
+    if not (0 < ideal[0] < reference[0] and -math.inf < ideal[1] < reference[1]):
         raise UserInputError(
             f"The reference point (L0 {reference[0]:g}, delta_ce {reference[1]:g}) is not beyond the ideal point "
             f"(L0 {ideal[0]:g}, delta_ce {ideal[1]:g}).",

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vsae_search.frontier.dominance import as_points, finite_rows
-from vsae_search.frontier.hypervolume import outside
+from vsae_search.frontier.hypervolume import inside
 from vsae_search.frontier.staircase import attained, staircase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from vsae_search.frontier.hypervolume import Point
 
@@ -47,7 +46,7 @@ def ownership(points: Mapping[str, ArrayLike], reference: Point) -> tuple[Segmen
     Returns:
         Ranges by rising L0, neighbours with different owners; empty when no point lies inside the reference.
     """
-    corners = {name: staircase(_inside(values, reference)) for name, values in points.items()}
+    corners = {name: staircase(inside(values, reference)) for name, values in points.items()}
     edges_G = np.unique(np.concatenate([corners_M2[:, 0] for corners_M2 in corners.values()] or [np.empty(0)]))
     if not len(edges_G):
         return ()
@@ -62,8 +61,3 @@ def ownership(points: Mapping[str, ArrayLike], reference: Point) -> tuple[Segmen
         else:
             segments.append(Segment(low, high, owners))
     return tuple(segments)
-
-
-def _inside(points_N2: ArrayLike, reference: Point) -> NDArray[np.float64]:
-    points_N2 = as_points(points_N2)
-    return points_N2[finite_rows(points_N2) & ~outside(points_N2, reference)]
