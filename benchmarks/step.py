@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from step_runners import PEERS, Case, build, runners
+from step_runners import OWN_DENSE, PEERS, WITHOUT_PEERS, Case, build, runners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +40,13 @@ CUDA_SHAPES = ((768, 6144, 8192, 32), (768, 24576, 8192, 32))
 ARCHITECTURES = ("relu", "topk", "batch_topk", "jumprelu", "gated")
 PEER_NAMES = ("SAELens", "dictionary_learning", "sparsify")
 THRESHOLDED = ("relu", "jumprelu", "gated")
+SCOPES = {"topk_ridge": (("ridge_scope", "all"),), "vsae_topk": (("kl_scope", "all"),)}
+"""What makes the architectures without peers look at all latents, beside what they keep."""
+OURS = ("ours", "products", OWN_DENSE)
 PRODUCTS = {"gated": 7}
 """Dense matrix products of a step; 5 for every other architecture."""
 MB = 1 << 20
+_MIN_SPARSE_D_SAE = 512
 
 
 def cases(shape: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> list[Case]:
@@ -51,7 +55,11 @@ def cases(shape: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> 
     common = {"d_in": d_in, "d_sae": d_sae, "batch": batch, "k": k, "device": device, "dtype": dtype}
     plain = [Case(name, sparse=False, dead=0.0, **common) for name in ARCHITECTURES]
     sparse = [Case(name, sparse=True, dead=0.0, **common) for name in THRESHOLDED]
-    return [*plain, *sparse, Case("topk", sparse=False, dead=0.5, **common)]
+    found = [*plain, *sparse, Case("topk", sparse=False, dead=0.5, **common)]
+    if d_sae >= _MIN_SPARSE_D_SAE:
+        found += [Case(name, sparse=False, dead=0.0, params=SCOPES[name], **common) for name in WITHOUT_PEERS]
+        found += [Case("vsae_topk", sparse=False, dead=0.0, **common)]
+    return found
 
 
 def batch_of(case: Case) -> Tensor:
@@ -153,19 +161,20 @@ def speed_row(case: Case, seconds: dict[str, list[float]]) -> str:
     """One line of the speed table; ratios are taken within a round before their median."""
     ours = statistics.median(seconds["ours"])
     ratios = {
-        name: [peer / own for peer, own in zip(values, seconds["ours"], strict=True)]
+        name: [other / own for other, own in zip(values, seconds["ours"], strict=True)]
         for name, values in seconds.items()
         if name not in {"ours", "products"}
     }
-    best = min(ratios, key=lambda name: statistics.median(ratios[name]))
+    of_peers = [statistics.median(values) for name, values in ratios.items() if name not in OURS]
+    best = f"**{min(of_peers):.2f}**" if of_peers else "-"
     bound = statistics.median(seconds["products"]) * PRODUCTS.get(case.architecture, 5) / 5
     cells = [
         f"{statistics.median(ratios[name]):.2f} ± {spread(ratios[name]):.0%}" if name in ratios else "-"
-        for name in PEERS
+        for name in (*PEERS, OWN_DENSE)
     ]
     return (
         f"| {case.label} | {1 / ours:.4g} ± {spread(seconds['ours']):.0%} | {case.batch / ours:,.0f} | "
-        f"{' | '.join(cells)} | **{statistics.median(ratios[best]):.2f}** | {bound / ours:.2f} |"
+        f"{' | '.join(cells)} | {best} | {bound / ours:.2f} |"
     )
 
 
@@ -176,12 +185,14 @@ def speed_table(shape: tuple[int, int, int, int], rows: list[str]) -> str:
         "architecture",
         "ours, steps/s",
         "ours, rows/s",
-        *[f"/ {name}" for name in PEER_NAMES],
+        *[f"/ {name}" for name in (*PEER_NAMES, OWN_DENSE)],
         "/ best",
         "bound",
     )
     head = f"| {' | '.join(columns)} |"
-    return "\n".join([f"### d_in {d_in}, d_sae {d_sae}, batch {batch}, k {k}\n", head, "|---" * 8 + "|", *rows, ""])
+    return "\n".join(
+        [f"### d_in {d_in}, d_sae {d_sae}, batch {batch}, k {k}\n", head, "|---" * len(columns) + "|", *rows, ""]
+    )
 
 
 def memory_table(shape: tuple[int, int, int, int], device: str, dtype: torch.dtype) -> str:
@@ -189,12 +200,12 @@ def memory_table(shape: tuple[int, int, int, int], device: str, dtype: torch.dty
     rows = []
     for case in cases(shape, device, dtype):
         peaks = {name: memory_in_child(name, case) for name in runners(case)}
-        columns = [f"{peaks[name]:.0f}" if name in peaks else "-" for name in ("ours", *PEERS)]
+        columns = [f"{peaks[name]:.0f}" if name in peaks else "-" for name in ("ours", *PEERS, OWN_DENSE)]
         rows.append(f"| {case.label} | {' | '.join(columns)} |")
     d_in, d_sae, batch, _ = shape
     title = f"## Peak memory of a step (MB), d_in {d_in}, d_sae {d_sae}, batch {batch}\n"
-    head = f"| architecture | ours | {' | '.join(PEER_NAMES)} |"
-    return "\n".join([title, head, "|---" * 5 + "|", *rows, ""])
+    head = f"| architecture | ours | {' | '.join((*PEER_NAMES, OWN_DENSE))} |"
+    return "\n".join([title, head, "|---" * 6 + "|", *rows, ""])
 
 
 def device_name(device: str) -> str:
@@ -228,7 +239,8 @@ fastest peer. "Bound" is the time of the dense matrix products of a step alone (
 means that a sparse step does less than those products.
 
 Rows without a remark start from initial weights, where half of a thresholded code fires. "1.5 % dense" has biases set
-so that 1.5 % fires. "Half of the latents dead" has the auxiliary loss at work.
+so that 1.5 % fires. "Half of the latents dead" has the auxiliary loss at work. No peer has `topk_ridge` or `vsae_topk`:
+they are compared with their own step when nothing in it is treated as sparse.
 """
 
 
@@ -266,6 +278,7 @@ def child(argument: str) -> None:
     """Print the peak memory of one runner."""
     name, wanted = json.loads(argument)
     wanted["dtype"] = getattr(torch, wanted["dtype"])
+    wanted["params"] = tuple(tuple(pair) for pair in wanted["params"])
     case = Case(**wanted)
     with contextlib.redirect_stdout(io.StringIO()):
         peak = peak_memory(name, case)
@@ -280,7 +293,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="least time per runner and round")
     parser.add_argument("--d-in", type=int, nargs="+", help="only shapes of these widths")
-    parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES)
+    parser.add_argument("--architecture", nargs="+", choices=(*ARCHITECTURES, *WITHOUT_PEERS))
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

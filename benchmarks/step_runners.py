@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PEERS = ("saelens", "dictionary_learning", "sparsify")
+OWN_DENSE = "own dense path"
+WITHOUT_PEERS = ("topk_ridge", "vsae_topk")
+"""Architectures that no peer has; their sparse step is compared with their own dense one."""
 SPARSE_SHARE = 0.015
 """Share of firing entries in the cases called sparse."""
 
@@ -27,7 +30,7 @@ class Case:
     """What is trained.
 
     Attributes:
-        architecture: ``relu``, ``topk``, ``batch_topk``, ``jumprelu`` or ``gated``.
+        architecture: ``relu``, ``topk``, ``batch_topk``, ``jumprelu``, ``gated``, ``topk_ridge`` or ``vsae_topk``.
         sparse: Whether biases are set so that 1.5 % of a thresholded code fires, instead of half as at the start.
         dead: Share of latents that count as dead, so that the auxiliary loss is at work.
         d_in: Width of the activations.
@@ -36,6 +39,7 @@ class Case:
         k: Latents per token where that is fixed.
         device: Where to train.
         dtype: Type of weights and activations.
+        params: Further hyper-parameters of ours, and what to call them in the tables.
     """
 
     architecture: str
@@ -47,12 +51,13 @@ class Case:
     k: int
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    params: tuple[tuple[str, str], ...] = ()
 
     @property
     def label(self) -> str:
         """Name in the tables."""
         extra = " (1.5 % dense code)" if self.sparse else " (half of the latents dead)" if self.dead else ""
-        return self.architecture + extra
+        return self.architecture + extra + "".join(f", {name}: {value}" for name, value in self.params)
 
 
 Step = "Callable[[Tensor], None]"
@@ -60,6 +65,8 @@ Step = "Callable[[Tensor], None]"
 
 def runners(case: Case) -> list[str]:
     """Libraries that have the architecture of a case."""
+    if case.architecture in WITHOUT_PEERS:
+        return ["ours", OWN_DENSE]
     if case.dead:
         return ["ours", *PEERS]
     return ["ours", *(peer for peer in PEERS if peer != "sparsify" or case.architecture == "topk")]
@@ -68,7 +75,13 @@ def runners(case: Case) -> list[str]:
 def build(name: str, case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
     """The step of a library; weights are seeded, so that every call gives the same."""
     torch.manual_seed(0)
-    makers = {"ours": _ours, "saelens": _saelens, "dictionary_learning": _dictionary_learning, "sparsify": _sparsify}
+    makers = {
+        "ours": _ours,
+        OWN_DENSE: _ours_dense,
+        "saelens": _saelens,
+        "dictionary_learning": _dictionary_learning,
+        "sparsify": _sparsify,
+    }
     return makers[name](case, x_BD)
 
 
@@ -96,7 +109,7 @@ def _ours(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
     from vsae_search.training.optimiser import build_adam, clip_gradients_, trainable
     from vsae_search.training.schedule import REPORT_STEPS
 
-    params: dict[str, Any] = {"k": case.k} if "topk" in case.architecture else {}
+    params: dict[str, Any] = dict(case.params) | ({"k": case.k} if "topk" in case.architecture else {})
     sae = saes.create(case.architecture, d_in=case.d_in, d_sae=case.d_sae, lr=1e-5, **params)
     sae = sae.to(case.device, case.dtype)
     sae.initialise(x_BD)
@@ -123,6 +136,20 @@ def _ours(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
         if done % REPORT_STEPS == 0:
             meter.flush(done)
             sae.mark_dead(dead_F)
+
+    return step
+
+
+def _ours_dense(case: Case, x_BD: Tensor) -> Callable[[Tensor], None]:
+    """The same step, with nothing treated as sparse."""
+    from vsae_search.saes import _sparse_select
+
+    ours = _ours(case, x_BD)
+
+    def step(x_BD: Tensor) -> None:
+        least, _sparse_select.MIN_D_SAE = _sparse_select.MIN_D_SAE, 1 << 62
+        ours(x_BD)
+        _sparse_select.MIN_D_SAE = least
 
     return step
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vsae_search.saes as saes
 from vsae_search.space import TrainingSpec
-from vsae_search.training.dead import DeadTracker
+from vsae_search.training.dead import DeadTracker, resample
 from vsae_search.training.meter import Meter
 from vsae_search.training.optimiser import build_adam, clip_gradients_, trainable
 
@@ -290,6 +290,21 @@ class SaeConformance:
         sae.calibrate(rows)
         assert all(torch.equal(parameter, weights[name]) for name, parameter in sae.named_parameters())
         assert all(isinstance(value, float) for value in sae.metrics().values())
+
+    def test_resampling_does_not_depend_on_calibration(self):
+        weights = []
+        for held_out in (toy_rows(1024, seed=8), 3.0 * toy_rows(64, seed=9)):
+            sae = self.trained()
+            if not sae.trained_by_gradient:
+                pytest.skip("not trained by gradient")
+            with torch.no_grad():
+                sae.b_enc[:6] = -100.0
+            dead_F, optimiser = torch.arange(self.d_sae) < 6, build_adam(sae)
+            sae.calibrate(held_out)
+            index_N = resample(sae, optimiser, dead_F, toy_rows(300, seed=10), torch.Generator().manual_seed(0))
+            assert index_N.tolist() == list(range(6))
+            weights.append(sae.W_dec.detach().clone())
+        assert torch.equal(*weights)
 
     def test_every_field_is_documented_and_has_a_default(self):
         for name, field in saes.get(self.architecture).Config.model_fields.items():

@@ -21,6 +21,11 @@ class TestVsaeMultiResampled(SaeConformance):
     params: ClassVar = {"rank": 3, "resample_dead": True}
 
 
+class TestVsaeMultiThresholded(SaeConformance):
+    architecture = "vsae_multi"
+    params: ClassVar = {"rank": 3, "target_l0": 2.0}
+
+
 class TestVsaeMultiBlock(SaeConformance):
     architecture = "vsae_multi"
     params: ClassVar = {"covariance": "block", "block_size": 5, "rho": 0.7, "kl_coefficient": 0.5}

@@ -30,6 +30,26 @@ class TestSparseTopK(SparseConformance):
     params: ClassVar = {"k": 3}
 
 
+class TestSparseTopKRidge(SparseConformance):
+    architecture = "topk_ridge"
+    params: ClassVar = {"k": 3, "ridge_coefficient": 0.1}
+
+
+class TestSparseTopKRidgeOnWinners(SparseConformance):
+    architecture = "topk_ridge"
+    params: ClassVar = {"k": 3, "ridge_coefficient": 0.1, "ridge_scope": "winners"}
+
+
+class TestSparseVsaeTopK(SparseConformance):
+    architecture = "vsae_topk"
+    params: ClassVar = {"k": 3}
+
+
+class TestSparseVsaeTopKOverAll(SparseConformance):
+    architecture = "vsae_topk"
+    params: ClassVar = {"k": 3, "kl_scope": "all", "observation_variance": 0.01}
+
+
 class TestSparseBatchTopK(CountsEntries):
     architecture = "batch_topk"
     params: ClassVar = {"k": 3}

@@ -6,6 +6,7 @@ from hand_cases import gradients, identity, rows, set_rows, train
 
 import vsae_search.saes as saes
 from vsae_search.errors import UserInputError
+from vsae_search.saes import batch_topk
 
 
 def test_two_latents_by_hand():
@@ -30,6 +31,22 @@ def test_exactly_the_largest_of_the_batch_are_kept(k):
     torch.testing.assert_close(f_BF, pre_BF.relu() * (pre_BF >= smallest))
     assert (f_BF > 0).sum().item() == min(50 * k, (pre_BF > 0).sum().item())
     assert torch.equal(fired_F, (f_BF > 0).any(0))
+
+
+def test_counting_and_selecting_give_the_same_code_and_gradient(monkeypatch):
+    x_BD, found = rows(1024, 20), []
+    for smallest in (batch_topk.smallest_kept, lambda values, count: None):
+        sae = saes.create("batch_topk", d_in=20, d_sae=160, k=8)
+        sae.initialise(x_BD)
+        monkeypatch.setattr(batch_topk, "smallest_kept", smallest)
+        loss = sae.loss(x_BD, 0.5)
+        loss.total.backward()
+        sae.after_step()
+        found.append([loss.total.detach(), loss.fired_F, sae.threshold, *(p.grad for p in sae.parameters())])
+    assert batch_topk.smallest_kept(sae.preactivations(x_BD), 8192) is None, "the second one selects"
+    for counted, selected in zip(*found, strict=True):
+        assert torch.equal(counted, selected)
+    assert found[0][2] > 0
 
 
 def test_ties_do_not_break_the_budget():

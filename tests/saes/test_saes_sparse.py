@@ -13,12 +13,13 @@ from vsae_search.saes._sparse_select import (
     Above,
     TopOfBatch,
     TopOfRow,
-    _true_positions,
     auxiliary_pays,
     fixed_pays,
     select,
     threshold_pays,
+    true_positions,
 )
+from vsae_search.saes._sparse_squares import PositiveSquares
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -45,6 +46,11 @@ CASES = [
     ("topk", {"k": 4}),
     ("topk", {"k": 4, "aux_k": 7}),
     ("topk", {"k": 4, "aux_coefficient": 0.0}),
+    ("topk_ridge", {"k": 4, "ridge_coefficient": 0.5}),
+    ("topk_ridge", {"k": 4, "ridge_coefficient": 0.5, "ridge_scope": "winners"}),
+    ("vsae_topk", {"k": 4}),
+    ("vsae_topk", {"k": 4, "kl_scope": "all"}),
+    ("vsae_topk", {"k": 4, "kl_scope": "all", "free_bits": 0.3, "aux_k": 7}),
     ("batch_topk", {"k": 4}),
     ("matryoshka", {"k": 4, "num_widths": 4}),
     ("p_anneal", {}),
@@ -111,9 +117,18 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", ["topk", "batch_topk"])
-def test_the_full_code_never_exists(name, always_sparse):
-    sae, x_BD = saes.create(name, d_in=4, d_sae=64, k=2), normal(500, 4, dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("topk", {}),
+        ("batch_topk", {}),
+        ("topk_ridge", {"ridge_scope": "all"}),
+        ("vsae_topk", {"kl_scope": "all"}),
+        ("vsae_topk", {"kl_scope": "active"}),
+    ],
+)
+def test_the_full_code_never_exists(name, params, always_sparse):
+    sae, x_BD = saes.create(name, d_in=4, d_sae=64, k=2, **params), normal(500, 4, dtype=torch.float32)
     with LargestTensor() as monitor:
         loss_and_gradients(sae, x_BD)
     assert 500 * 4 <= monitor.largest < 500 * 64 / 4
@@ -189,6 +204,41 @@ def test_held_preactivations_do_not_move_the_decoder_bias(always_sparse):
     assert gradients["held_N"][1] is None
 
 
+# -- squares of all positive pre-activations ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subtract_b_dec", [True, False])
+def test_squares_and_their_gradient_equal_the_dense_sum(subtract_b_dec, monkeypatch):
+    monkeypatch.setattr(_sparse_select, "_BLOCK_ELEMENTS", 20)  # blocks of two rows
+    sae, x_BD, weight_F = saes.create("topk", d_in=3, d_sae=9, k=2).double(), normal(7, 3), normal(9, seed=1)
+    sae.subtract_b_dec = subtract_b_dec
+
+    def penalty():
+        squares = PositiveSquares(sae)
+        selected_preactivations(sae, x_BD, [TopOfRow(2)], squares)
+        return squares.by_latent()
+
+    def gradients(square_F):
+        sae.zero_grad()
+        square_F.mul(weight_F).sum().backward()
+        return {name: sae.get_parameter(name).grad for name in ("W_enc", "b_enc", "b_dec")}
+
+    dense_F = sae.preactivations(x_BD).relu().square().sum(0)
+    torch.testing.assert_close(penalty(), dense_F)
+    expected, found = gradients(dense_F), gradients(penalty())
+    assert (expected["b_dec"] is not None) == subtract_b_dec
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient)
+
+
+def test_blocks_are_seen_once_even_if_a_rule_starts_again(always_sparse):
+    x_BD, w_DF = normal(100, 8), normal(8, 64, seed=1)
+    x_BD[:10] *= 100.0  # the floor guessed from the first block is far too high
+    seen = []
+    select(x_BD, w_DF, torch.zeros(64, dtype=x_BD.dtype), [TopOfBatch(3)], lambda rows_bD, pre_bF: seen.append(rows_bD))
+    assert torch.equal(torch.cat(seen), x_BD)
+
+
 # -- selection ---------------------------------------------------------------------------------------------------------
 
 
@@ -213,9 +263,9 @@ def test_top_of_row_among_some_latents():
 
 @pytest.mark.parametrize("num_elements", [0, 5, 8, 64, 999, 4096])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
-def test_true_positions(num_elements, share):
+def testtrue_positions(num_elements, share):
     mask = torch.rand(num_elements, generator=torch.Generator().manual_seed(1)) < share
-    assert torch.equal(_true_positions(mask), mask.nonzero().squeeze(1))
+    assert torch.equal(true_positions(mask), mask.nonzero().squeeze(1))
 
 
 @pytest.mark.parametrize("threshold", [0.5, normal(10, seed=4)])

@@ -1,4 +1,4 @@
-"""The largest entries of a whole batch, without sorting it and without waiting for the device."""
+"""The largest entries of a whole batch, without sorting it; and, except on a CPU, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import math
 
 import torch
 from torch import Tensor
+
+from vsae_search.saes._sparse_select import true_positions
+
+_MIN_SAMPLED = 1 << 15
+_SAMPLE_STRIDE = 8
+_DEVIATIONS = 4.0
 
 
 @torch.no_grad()
@@ -37,3 +43,39 @@ def largest_entries(values: Tensor, count: int) -> Tensor:
     rest = torch.arange(group_size * num_groups, len(flat), device=flat.device)
     candidates = torch.cat([(rows + chosen).flatten(), rest])
     return candidates[flat[candidates].topk(count, sorted=False).indices]
+
+
+@torch.no_grad()
+def smallest_kept(values: Tensor, count: int) -> Tensor | None:
+    """The smallest of the ``count`` largest entries, if exactly that many are at least as large.
+
+    A sample says between which two bounds it lies; how many entries are above the upper one is counted, and the rest
+    looked for among the few between them. So a selection among all entries becomes a few passes over them, at the price
+    of reading counts back, which costs nothing on a CPU.
+
+    Args:
+        values: Any shape.
+        count: How many to keep.
+
+    Returns:
+        The entry []; None where another way is better (elsewhere than on a CPU, or for few entries), or needed: the
+        sample misled, or equal entries make the number not exact.
+    """
+    flat = values.flatten()
+    if flat.device.type != "cpu" or len(flat) < _MIN_SAMPLED or count >= len(flat):
+        return None
+    sample = flat[::_SAMPLE_STRIDE]
+    expected = count * len(sample) / len(flat)
+    margin = _DEVIATIONS * math.sqrt(expected) + 1.0
+    ranks = (int(expected - margin), int(expected + margin))
+    if ranks[0] < 1 or ranks[1] > len(sample):
+        return None
+    best = sample.topk(ranks[1], sorted=False).values
+    upper, lower = float(best.topk(ranks[0], sorted=False).values.amin()), float(best.amin())
+    above = torch.empty_like(flat)
+    missing = count - int(torch.gt(flat, upper, out=above).sum(dtype=torch.float64))
+    between = flat[true_positions((flat >= lower) & (flat <= upper))]
+    if not 0 < missing <= len(between):
+        return None
+    found = between.topk(missing, sorted=False).values.amin()
+    return found if int((between >= found).sum()) == missing else None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vsae_search.saes._sparse_select import Rule
+    from vsae_search.saes._sparse_squares import PositiveSquares
     from vsae_search.saes.base import SparseAutoencoder
 
 _SUM = 0  # how the operators below name the mode "sum"
@@ -158,7 +159,9 @@ class _Reconstruction(torch.autograd.Function):
         return dvalues_N, dW_dec_FD, db_dec_D, None, None
 
 
-def selected_preactivations(sae: SparseAutoencoder, x_BD: Tensor, rules: Sequence[Rule]) -> list[Selected]:
+def selected_preactivations(
+    sae: SparseAutoencoder, x_BD: Tensor, rules: Sequence[Rule], squares: PositiveSquares | None = None
+) -> list[Selected]:
     """Pre-activations ``(x - b_dec) W_enc + b_enc`` where rules select them, from one pass over the encoder.
 
     They are computed for a block of rows at a time and dropped once the rules have seen them, so the full [B, F] matrix
@@ -168,6 +171,7 @@ def selected_preactivations(sae: SparseAutoencoder, x_BD: Tensor, rules: Sequenc
         sae: Autoencoder; ``subtract_b_dec`` says whether ``b_dec`` is subtracted from the input.
         x_BD: Scaled activations [B, D]; no gradient flows to them.
         rules: What to select.
+        squares: Is shown all pre-activations on the way.
 
     Returns:
         What each rule selected.
@@ -175,7 +179,7 @@ def selected_preactivations(sae: SparseAutoencoder, x_BD: Tensor, rules: Sequenc
     b_dec_D = sae.b_dec if sae.subtract_b_dec else None
     with torch.no_grad():
         centred_BD = x_BD if b_dec_D is None else x_BD - b_dec_D
-        found = select(centred_BD, sae.W_enc, sae.b_enc, rules)
+        found = select(centred_BD, sae.W_enc, sae.b_enc, rules, squares.see if squares else None)
     selected = []
     for entries in found:
         support = Support(entries.latent_N, entries.start(), sae.config.d_sae)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vsae_search.saes.base import SparseAutoencoder
 
@@ -116,7 +116,7 @@ class TopOfRow:
         return entries
 
 
-def _true_positions(mask: Tensor) -> Tensor:
+def true_positions(mask: Tensor) -> Tensor:
     """Flat indices of the true entries of a mask, in order [N]; reads eight mostly false entries at a time."""
     flat = mask.view(-1)
     if len(flat) % 8:
@@ -136,7 +136,7 @@ class Above:
     def pick(self, pre_bF: Tensor) -> Entries:
         """Entries of a block that are above the threshold."""
         num_rows, num_latents = pre_bF.shape
-        position_N = _true_positions(pre_bF > self.threshold)
+        position_N = true_positions(pre_bF > self.threshold)
         row_N = position_N.div(num_latents, rounding_mode="floor")
         latent_N = position_N - row_N * num_latents
         return Entries(pre_bF.view(-1)[position_N], latent_N, torch.bincount(row_N, minlength=num_rows))
@@ -190,7 +190,13 @@ class TopOfBatch:
 
 
 @torch.no_grad()
-def select(centred_BD: Tensor, W_enc_DF: Tensor, b_enc_F: Tensor, rules: Sequence[Rule]) -> list[Entries]:
+def select(
+    centred_BD: Tensor,
+    W_enc_DF: Tensor,
+    b_enc_F: Tensor,
+    rules: Sequence[Rule],
+    see: Callable[[Tensor, Tensor], None] | None = None,
+) -> list[Entries]:
     """Entries of ``centred W_enc + b_enc`` that rules select, with one block of rows in memory at a time.
 
     Args:
@@ -198,6 +204,7 @@ def select(centred_BD: Tensor, W_enc_DF: Tensor, b_enc_F: Tensor, rules: Sequenc
         W_enc_DF: Encoder weights [D, F].
         b_enc_F: Encoder bias [F].
         rules: What to select.
+        see: Called once with the rows [b, D] of each block and their pre-activations [b, F], which it may overwrite.
 
     Returns:
         The entries of each rule.
@@ -209,6 +216,8 @@ def select(centred_BD: Tensor, W_enc_DF: Tensor, b_enc_F: Tensor, rules: Sequenc
         pre_bF = torch.addmm(b_enc_F, rows_bD, W_enc_DF, out=block[: len(rows_bD)])
         for rule, part in zip(rules, parts, strict=True):
             part.append(rule.pick(pre_bF))
+        if see is not None:
+            see(rows_bD, pre_bF)
     found = [rule.finish(joined(part)) for rule, part in zip(rules, parts, strict=True)]
     again = [rule for rule, entries in zip(rules, found, strict=True) if entries is None]
     repeated = iter(select(centred_BD, W_enc_DF, b_enc_F, again)) if again else iter(())

@@ -12,10 +12,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from vsae_search.saes._affine import encoder_affine
-from vsae_search.saes._auxk import auxk_loss
+from vsae_search.saes._revives import RevivesDead, RevivesDeadConfig
 from vsae_search.saes._threshold import row_chunks
-from vsae_search.saes.base import Loss, SaeConfig, SparseAutoencoder
+from vsae_search.saes.base import Loss, SaeConfig
 
 if TYPE_CHECKING:
     from vsae_search.saes._posterior import Moments
@@ -34,7 +33,7 @@ def sparse_collapse_threshold(alpha: float) -> float:
     return min(COLLAPSED_NATS, _COLLAPSED_PER_ALPHA * alpha)
 
 
-class VariationalConfig(SaeConfig):
+class VariationalConfig(RevivesDeadConfig):
     """Hyper-parameters that every sparse variational architecture has."""
 
     observation_variance: float = Field(
@@ -58,12 +57,6 @@ class VariationalConfig(SaeConfig):
         ge=0,
         description="A latent pays for at least this many nats (mean over the batch), so that it gains nothing by "
         "carrying less.",
-    )
-    aux_coefficient: float = Field(
-        default=1 / 32, ge=0, description="Weight of the auxiliary loss on dead latents; 0 switches it off."
-    )
-    aux_k: int | None = Field(
-        default=None, gt=0, description="Dead latents per token in the auxiliary loss; left out, half of d_in."
     )
 
 
@@ -99,7 +92,7 @@ class SparsePriorConfig(VariationalConfig):
         return self.prior_scale * self.d_in / self.prior_l0
 
 
-class VariationalSae(SparseAutoencoder):
+class VariationalSae(RevivesDead):
     """``L = E_q‖x - xhat‖² + κ KL(q(z|x) ‖ p(z))`` per token, ``κ = 2τ²``, ``‖w_i‖ = 1``, nothing sampled.
 
     This is ``2τ²`` times the negative evidence lower bound with observation noise ``N(0, τ²)``. The decoder is linear
@@ -198,24 +191,9 @@ class VariationalSae(SparseAutoencoder):
 
     # -- dead latents -----------------------------------------------------------------------------------------------
 
-    def auxk(self, x_BD: Tensor, error_BD: Tensor) -> Tensor:
-        """Dead latents reconstruct what the posterior mean leaves over; they alone are moved by it."""
-        if self.config.aux_coefficient == 0 or len(self.dead_K) == 0:
-            return error_BD.new_zeros(())
-        pre_BN = encoder_affine(
-            x_BD - self.b_dec.detach(), self.W_enc.index_select(1, self.dead_K), self.b_enc[self.dead_K], None
-        )
-        k_aux = self.config.aux_k or max(1, self.config.d_in // 2)
-        return self.config.aux_coefficient * auxk_loss(pre_BN, self.W_dec.index_select(0, self.dead_K), error_BD, k_aux)
-
     def resample_at(self) -> tuple[float, ...]:
-        """The auxiliary loss cannot reach a latent whose pre-activation is never positive; those are resampled."""
-        return (0.25, 0.5) if self.config.aux_coefficient > 0 else ()
-
-    @torch.no_grad()
-    def resample_candidates(self, dead_F: Tensor, x_BD: Tensor) -> Tensor:
-        """Dead latents whose pre-activation is negative on every token of the batch."""
-        return dead_F & (self.preactivations(x_BD).amax(0) <= 0)
+        """As the base; never where the auxiliary loss is switched off."""
+        return super().resample_at() if self.config.aux_coefficient > 0 else ()
 
     @torch.no_grad()
     def replace_latents(self, index_N: Tensor, direction_ND: Tensor, alive_F: Tensor) -> None:

@@ -133,6 +133,13 @@ class SparseAutoencoder(nn.Module):
         """
         raise NotImplementedError
 
+    def training_code(self, x_BD: Tensor) -> Tensor:
+        """The code [B, F] of activations [B, D] that training judges itself by; nothing in it comes from calibration.
+
+        :meth:`encode`, unless that has a threshold which :meth:`calibrate` fits.
+        """
+        return self.encode(x_BD)
+
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Training loss of a batch.
 

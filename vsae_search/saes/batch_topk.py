@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
-from vsae_search.saes._batch_select import largest_entries
+from vsae_search.saes._batch_select import largest_entries, smallest_kept
 from vsae_search.saes._jump import Float32Threshold, exceeds, fold_with_threshold
 from vsae_search.saes._sparse_select import TopOfBatch, fixed_pays
 from vsae_search.saes._threshold import row_chunks, threshold_for_l0
@@ -69,6 +69,15 @@ class BatchTopK(Float32Threshold, TopK):
         f_BF = self.preactivations(x_BD).relu()
         return f_BF * exceeds(f_BF, self.threshold.view(1))  # as a vector, or it would be rounded to the code's type
 
+    def training_code(self, x_BD: Tensor) -> Tensor:
+        """As :meth:`encode`, with the threshold of training [B, F]."""
+        f_BF = self.preactivations(x_BD).relu()
+        return f_BF * exceeds(f_BF, self.running_threshold().view(1))
+
+    def running_threshold(self) -> Tensor:
+        """The threshold [] that training would go on with: the running mean once there is one."""
+        return torch.where(self.smallest_kept_steps > 0, self.smallest_kept, self.threshold)
+
     def declared_l0(self) -> int | None:
         """None: ``k`` is a mean."""
         return None
@@ -95,8 +104,15 @@ class BatchTopK(Float32Threshold, TopK):
         Returns:
             Code [B, F] with at most ``B k`` entries above 0, and which latents fire [F], bool.
         """
+        count = len(pre_BF) * self.config.k
+        smallest = smallest_kept(pre_BF, count)
+        if smallest is not None and smallest > 0:
+            below = torch.nextafter(smallest, torch.zeros_like(smallest))
+            f_BF = torch.nn.functional.threshold(pre_BF, float(below), 0.0)  # one pass, and one for its gradient
+            self._latest_smallest = smallest
+            return f_BF, f_BF.detach().sum(0) > 0
         flat_BF = pre_BF.flatten()
-        index_K = largest_entries(pre_BF, len(pre_BF) * self.config.k)
+        index_K = largest_entries(pre_BF, count)
         kept_K = flat_BF.gather(0, index_K).relu()
         f_BF = torch.zeros_like(flat_BF).scatter(0, index_K, kept_K).view_as(pre_BF)
         with torch.no_grad():
@@ -115,7 +131,7 @@ class BatchTopK(Float32Threshold, TopK):
             value = torch.where(found, self._latest_smallest, 0.0)
             self.smallest_kept += weight * (value - self.smallest_kept)
             self._latest_smallest = None
-        self.threshold.copy_(torch.where(self.smallest_kept_steps > 0, self.smallest_kept, self.threshold))
+        self.threshold.copy_(self.running_threshold())
 
     @torch.no_grad()
     def initialise(self, x_BD: Tensor) -> None:

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from vsae_search.saes._jump import fold_with_threshold
 from vsae_search.saes._legacy_seed import LegacySeedConfig, LegacySeedSae, shifted_divergence
 from vsae_search.saes._resampling import ResamplesDead, ResamplesDeadConfig
-from vsae_search.saes._threshold import row_chunks, threshold_for_l0
+from vsae_search.saes._threshold import row_chunks
+from vsae_search.saes._thresholded import ThresholdedMean, ThresholdedMeanConfig
 from vsae_search.saes._variational import COLLAPSED_NATS, LOG_VARIANCE_MAX, LOG_VARIANCE_MIN
 from vsae_search.saes.base import Loss, SaeConfig
 from vsae_search.saes.registry import register
@@ -23,10 +23,8 @@ from vsae_search.saes.registry import register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vsae_search.saes.canonical import CanonicalSae
 
-
-class VsaeIsoConfig(ResamplesDeadConfig, LegacySeedConfig):
+class VsaeIsoConfig(ThresholdedMeanConfig, ResamplesDeadConfig, LegacySeedConfig):
     """Hyper-parameters of :class:`VsaeIso`."""
 
     kl_coefficient: float = Field(
@@ -43,15 +41,10 @@ class VsaeIsoConfig(ResamplesDeadConfig, LegacySeedConfig):
         description="Log of the posterior variance at the start (and for ever, without learn_sigma); "
         "left out, the optimum kappa / (2 + kappa).",
     )
-    target_l0: float | None = Field(
-        default=None,
-        gt=0,
-        description="Calibrate one firing threshold on held-out rows to this L0; left out, a latent fires above 0.",
-    )
 
 
 @register("vsae_iso")
-class VsaeIso(ResamplesDead, LegacySeedSae):
+class VsaeIso(ThresholdedMean, ResamplesDead, LegacySeedSae):
     """``q(z|x) = N(μ, σ²)``, ``μ = ReLU((x - b_dec) W_enc + b_enc)``, prior ``N(0, 1)``, ``‖w_i‖ = 1``.
 
     Loss per token: ``E_q‖x - xhat‖² + κ KL(q ‖ p)``. The decoder is linear, so the expectation is exact,
@@ -69,28 +62,18 @@ class VsaeIso(ResamplesDead, LegacySeedSae):
     Config: ClassVar[type[SaeConfig]] = VsaeIsoConfig
     config: VsaeIsoConfig
     log_variance: nn.Parameter
-    threshold: Tensor
 
     def build(self) -> None:
-        """Add the posterior log-variances [F] and the inference threshold []."""
+        """Add the posterior log-variances [F]."""
+        super().build()
         kappa = self.config.kl_coefficient
         start = self.config.initial_log_variance
         if start is None:
             start = min(max(math.log(kappa / (2 + kappa)), LOG_VARIANCE_MIN), LOG_VARIANCE_MAX)
         self._initial_log_variance = start
         self.log_variance = nn.Parameter(torch.full((self.config.d_sae,), start), requires_grad=self.config.learn_sigma)
-        self.register_buffer("threshold", torch.zeros(()))
         self._diagnostics: dict[str, float] = {}
         self.build_legacy(learn_sigma=self.config.learn_sigma)
-
-    def posterior_mean(self, x_BD: Tensor) -> Tensor:
-        """``μ`` [B, F] of scaled activations [B, D]."""
-        return self.preactivations(x_BD).relu()
-
-    def encode(self, x_BD: Tensor) -> Tensor:
-        """Code [B, F]: the posterior mean where it is above the calibrated threshold."""
-        mu_BF = self.posterior_mean(x_BD)
-        return mu_BF if self.config.target_l0 is None else mu_BF * (mu_BF > self.threshold)
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
         """Expected sum-MSE (``reconstruction`` by the mean, plus ``variance``) and warmed-up KL, mean over tokens."""
@@ -136,11 +119,9 @@ class VsaeIso(ResamplesDead, LegacySeedSae):
 
     @torch.no_grad()
     def calibrate(self, x_BD: Tensor) -> None:
-        """Fit the threshold to ``target_l0``, and measure KL and ELBO, on held-out scaled activations [B, D]."""
+        """As the base, and measure KL and ELBO, on held-out scaled activations [B, D]."""
+        super().calibrate(x_BD)
         self._diagnostics = self._measure(x_BD)
-        if self.config.target_l0 is not None:
-            codes = (self.posterior_mean(chunk_BD) for chunk_BD in row_chunks(x_BD, self.config.d_sae))
-            self.threshold.fill_(threshold_for_l0(codes, len(x_BD), self.config.target_l0))
 
     def metrics(self) -> dict[str, float]:
         """``kl_nats``, ``elbo_nats`` (both per token), ``collapsed_fraction`` and ``posterior_std`` at calibration."""
@@ -169,10 +150,3 @@ class VsaeIso(ResamplesDead, LegacySeedSae):
             "collapsed_fraction": float((kl_F < COLLAPSED_NATS).double().mean()),
             "posterior_std": float(variance_F.sqrt().mean()),
         }
-
-    def canonical(self) -> CanonicalSae:
-        """Folded inference form of the posterior mean, with the calibrated threshold where there is one."""
-        if self.config.target_l0 is None:
-            return super().canonical()
-        threshold_F = self.threshold.expand(self.config.d_sae)
-        return fold_with_threshold(self, threshold_F)

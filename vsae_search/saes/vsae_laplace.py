@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
-from vsae_search.saes._jump import fold_with_threshold
 from vsae_search.saes._posterior import Moments, laplace
-from vsae_search.saes._threshold import row_chunks, threshold_for_l0
+from vsae_search.saes._thresholded import ThresholdedMean, ThresholdedMeanConfig
 from vsae_search.saes._variational import COLLAPSED_NATS, VariationalConfig, VariationalSae
 from vsae_search.saes.registry import register
 
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vsae_search.saes.base import SaeConfig
-    from vsae_search.saes.canonical import CanonicalSae
 
 
-class VsaeLaplaceConfig(VariationalConfig):
+class VsaeLaplaceConfig(ThresholdedMeanConfig, VariationalConfig):
     """Hyper-parameters of :class:`VsaeLaplace`."""
 
     l1_coefficient: float = Field(
@@ -33,15 +31,10 @@ class VsaeLaplaceConfig(VariationalConfig):
         description="Slope of the penalty at large latents, comparable with an L1 coefficient: the prior has scale "
         "b = 2 observation_variance / l1_coefficient.",
     )
-    target_l0: float | None = Field(
-        default=None,
-        gt=0,
-        description="Calibrate one firing threshold on held-out rows to this L0; left out, a latent fires above 0.",
-    )
 
 
 @register("vsae_laplace")
-class VsaeLaplace(VariationalSae):
+class VsaeLaplace(ThresholdedMean, VariationalSae):
     """``q(z|x) = N(μ, σ²)``, ``μ = ReLU((x - b_dec) W_enc + b_enc)``, ``p(z) = exp(-|z|/b) / 2b``, ``‖w_i‖ = 1``.
 
     ``κ KL`` tends to ``(κ/b) |μ|`` plus a constant as ``σ -> 0``: an L1 penalty of coefficient ``κ/b``, rounded off
@@ -56,12 +49,6 @@ class VsaeLaplace(VariationalSae):
 
     Config: ClassVar[type[SaeConfig]] = VsaeLaplaceConfig
     config: VsaeLaplaceConfig
-    threshold: Tensor
-
-    def build(self) -> None:
-        """Add the inference threshold []."""
-        super().build()
-        self.register_buffer("threshold", torch.zeros(()))
 
     def prior_precision(self) -> float:
         """0: the log-density is linear away from 0."""
@@ -75,15 +62,6 @@ class VsaeLaplace(VariationalSae):
         """0.01 nats above the least divergence, ``1 + log 2 - log(π²e)/2 = 0.048``, of a normal from a Laplace law."""
         return COLLAPSED_NATS + 0.5 + math.log(2.0 / math.pi)
 
-    def posterior_mean(self, x_BD: Tensor) -> Tensor:
-        """``μ`` [B, F] of scaled activations [B, D]."""
-        return self.preactivations(x_BD).relu()
-
-    def encode(self, x_BD: Tensor) -> Tensor:
-        """Code [B, F]: the posterior mean where it is above the calibrated threshold."""
-        mu_BF = self.posterior_mean(x_BD)
-        return mu_BF if self.config.target_l0 is None else mu_BF * (mu_BF > self.threshold)
-
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments of the Gaussian posterior, and which latents have a positive mean."""
         mu_BF = self.posterior_mean(x_BD)
@@ -92,17 +70,3 @@ class VsaeLaplace(VariationalSae):
     def presence(self, x_BD: Tensor) -> Tensor:
         """1 everywhere [B, F]: a Gaussian sample is never 0."""
         return torch.ones_like(self.preactivations(x_BD))
-
-    @torch.no_grad()
-    def calibrate(self, x_BD: Tensor) -> None:
-        """Diagnostics, and the threshold for ``target_l0``, on held-out scaled activations [B, D]."""
-        super().calibrate(x_BD)
-        if self.config.target_l0 is not None:
-            codes = (self.posterior_mean(chunk_BD) for chunk_BD in row_chunks(x_BD, self.config.d_sae))
-            self.threshold.fill_(threshold_for_l0(codes, len(x_BD), self.config.target_l0))
-
-    def canonical(self) -> CanonicalSae:
-        """Folded inference form of the posterior mean, with the calibrated threshold where there is one."""
-        if self.config.target_l0 is None:
-            return super().canonical()
-        return fold_with_threshold(self, self.threshold.expand(self.config.d_sae))

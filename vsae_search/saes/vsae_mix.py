@@ -6,7 +6,6 @@ set or true features, E all latents of some sets.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -15,7 +14,7 @@ from pydantic import Field
 from vsae_search.errors import UserInputError
 from vsae_search.saes._cofiring import LatentSet, Partners, match_directions, match_sets, update_partners
 from vsae_search.saes._legacy_seed import LegacySeedConfig, LegacySeedSae, shifted_divergence
-from vsae_search.saes._posterior import Moments, at_least_float32, spike_slab
+from vsae_search.saes._posterior import Moments, at_least_float32
 from vsae_search.saes._presence import SET_KINDS, largest_set, structure_correction
 from vsae_search.saes._threshold import row_chunks
 from vsae_search.saes.canonical import CanonicalSae, fold
@@ -145,18 +144,7 @@ class VsaeMix(VsaeSpikeSlab, LegacySeedSae):
 
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments under the joint prior (the part of a set is shared equally by its latents), and which fired."""
-        pre_BF = self.preactivations(x_BD)
-        logit_BF = self.gate_logits(x_BD, pre_BF)
-        variance = self.config.prior_variance
-        moments = spike_slab(
-            pre_BF.relu(),
-            logit_BF,
-            self.log_variance,
-            alpha=self.config.alpha,
-            prior_mean=self.config.slab_mean * math.sqrt(variance),
-            prior_variance=variance,
-        )
-        fired_F = torch.minimum(pre_BF.detach(), logit_BF.detach()).amax(0) > 0
+        moments, fired_F, logit_BF = self.gated_posterior(x_BD)
         return moments._replace(kl_F=self._with_sets(moments.kl_F, logit_BF)), fired_F
 
     def _with_sets(self, kl_F: Tensor, logit_BF: Tensor) -> Tensor:

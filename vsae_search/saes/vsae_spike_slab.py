@@ -100,6 +100,10 @@ class VsaeSpikeSlab(SparsePriorSae):
 
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments of the spike-and-slab posterior, and which latents fired."""
+        return self.gated_posterior(x_BD)[:2]
+
+    def gated_posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor, Tensor]:
+        """As :meth:`posterior`, and ``logit γ`` [B, F]."""
         pre_BF = self.preactivations(x_BD)
         logit_BF = self.gate_logits(x_BD, pre_BF)
         variance = self.config.prior_variance
@@ -111,7 +115,7 @@ class VsaeSpikeSlab(SparsePriorSae):
             prior_mean=self.config.slab_mean * math.sqrt(variance),
             prior_variance=variance,
         )
-        return moments, torch.minimum(pre_BF.detach(), logit_BF.detach()).amax(0) > 0
+        return moments, torch.minimum(pre_BF.detach(), logit_BF.detach()).amax(0) > 0, logit_BF
 
     def presence(self, x_BD: Tensor) -> Tensor:
         """``γ`` [B, F]."""

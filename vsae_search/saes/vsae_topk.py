@@ -13,8 +13,9 @@ from pydantic import Field
 from vsae_search.saes._auxk import keep_largest
 from vsae_search.saes._kept import KeepsLargest, KeptConfig
 from vsae_search.saes._posterior import Moments, at_least_float32, normal_kl_offset
-from vsae_search.saes._sparse import selected_preactivations, sparse_reconstruction_loss
+from vsae_search.saes._sparse import sparse_reconstruction_loss
 from vsae_search.saes._sparse_select import TopOfRow, fixed_pays
+from vsae_search.saes._sparse_squares import PositiveSquares
 from vsae_search.saes._variational import (
     COLLAPSED_NATS,
     VariationalConfig,
@@ -73,16 +74,18 @@ class VsaeTopK(KeepsLargest, VariationalSae):
         return COLLAPSED_NATS if dense else sparse_collapse_threshold(self.config.k / self.config.d_sae)
 
     def loss(self, x_BD: Tensor, progress: float) -> Loss:
-        """As the base; from the active entries alone where they are few and the others have no part in it."""
-        if self.config.kl_scope == "all" or not fixed_pays(self, x_BD, self.config.k):
+        """As the base; where active entries are few, from them, and from sums over all where all pay."""
+        if not fixed_pays(self, x_BD, self.config.k):
             return super().loss(x_BD, progress)
-        ((pre_N, _, support),) = selected_preactivations(self, x_BD, [TopOfRow(self.config.k)])
-        f_N = pre_N.relu()
+        squares = PositiveSquares(self) if self.config.kl_scope == "all" else None
+        f_N, support, dead = self.sparse_code(x_BD, TopOfRow(self.config.k), squares)
         reconstruction, error_BD = sparse_reconstruction_loss(f_N, support, self.W_dec, self.b_dec, x_BD)
-        square_F = support.sum_by_latent(f_N.square()) / len(x_BD)
+        square_F = (support.sum_by_latent(f_N.square()) if squares is None else squares.by_latent()) / len(x_BD)
         active_F = support.sum_by_latent((f_N.detach() > 0).to(f_N.dtype)) / len(x_BD)
-        variance_F, kl_F = self._variance_and_kl(square_F, active_F, active_F)
-        return self.combine(reconstruction, variance_F, kl_F, self.auxk(x_BD, error_BD), active_F > 0, progress)
+        share_F = active_F if squares is None else torch.ones_like(active_F)
+        variance_F, kl_F = self._variance_and_kl(square_F, share_F, active_F)
+        auxk = self.sparse_auxk(x_BD, error_BD, dead)
+        return self.combine(reconstruction, variance_F, kl_F, auxk, active_F > 0, progress)
 
     def posterior(self, x_BD: Tensor) -> tuple[Moments, Tensor]:
         """Moments of the Gaussian posterior of active latents, and which latents fired."""

@@ -67,7 +67,8 @@ def resample(
         Bricken et al., "Towards Monosemanticity" (2023), appendix on neuron resampling.
     """
     index_N = sae.resample_candidates(dead_F, x_BD).nonzero().squeeze(1)
-    error_B = (sae(x_BD) - x_BD).square().sum(1).double().cpu()
+    # not by `encode`: a threshold calibrated for an evaluation must not decide what training does next
+    error_B = (sae.decode(sae.training_code(x_BD)) - x_BD).square().sum(1).double().cpu()
     if len(index_N) == 0 or not 0 < float(error_B.sum()) < float("inf"):
         return index_N[:0]
     enough = int((error_B > 0).sum()) >= len(index_N)
