@@ -8,7 +8,7 @@ import torch
 from language_models import legacy, subject
 
 from vsae_search import saes
-from vsae_search.activations import build_bank
+from vsae_search.activations import build_bank, hold_out
 from vsae_search.evaluation import evaluate
 from vsae_search.space import ActivationsSpec, TrainingSpec
 from vsae_search.training import fit
@@ -55,6 +55,21 @@ def test_evaluation_rows_come_with_their_sequences(bank):
     assert rows.kept_ST.dtype == np.bool_
     assert bank.manifest.shard_rows == (1000, 1000, 500)
     assert bank.calibration().shape == (300, 16)
+
+
+def test_held_out_rows_come_with_sequences_that_nothing_else_has(bank):
+    found = subject(legacy(), HOOK)
+    held_out = hold_out(bank, found, 400)
+    rows = held_out.evaluation()
+    np.testing.assert_array_equal(rows.tokens_ST, found.harvest(0, 400, "confirm").tokens_ST)
+    np.testing.assert_allclose(found.splice(rows, rows.x_ND), found.baseline(rows).clean_S, atol=1e-5)
+    others = [found.harvest(0, 300, "calibration"), bank.evaluation(), *(found.harvest(i, 1000) for i in range(2))]
+    taken = {row.tobytes() for other in others for row in other.x_ND}
+    mine = {row.tobytes() for row in rows.x_ND}
+    assert len(mine & taken) < 0.1 * len(mine), "only the first tokens of a sequence recur"
+    assert held_out.manifest.evaluation_digest != bank.manifest.evaluation_digest
+    assert (held_out.manifest.scale, held_out.shards) == (bank.manifest.scale, bank.shards)
+    held_out.verify()
 
 
 def test_shards_hold_different_rows(bank):

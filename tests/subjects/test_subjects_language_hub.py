@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hub.repositories import gelu_1l_files, gpt2_files, json_lines, sentences, tokenizer_files
+from hub.server import STRANGER, TOKEN
 from safetensors.torch import load
 
 from vsae_search.errors import CorruptFile, EnvironmentNotReady, UserInputError
@@ -127,6 +128,32 @@ def test_wrong_names_revisions_and_rights(hub, text, tmp_path):
     ):
         with pytest.raises(UserInputError, match=word):
             locate(spec(**{"text": text, **changes}))
+
+
+def test_a_private_model_and_a_token_that_is_not_valid(hub, text, monkeypatch):
+    repository = hub.add("models", "tiny/private", gpt2_files(), private=True)
+    hub.add("models", "tiny/gpt2", gpt2_files())
+    with pytest.raises(UserInputError, match=r"or it is private \(HTTP 401\)"):
+        locate(spec("tiny/private", text))
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    with pytest.raises(UserInputError, match=r"refused the token that was sent for the model tiny/gpt2 \(HTTP 401\)"):
+        locate(spec("tiny/gpt2", text))
+    monkeypatch.setenv("HF_TOKEN", STRANGER)
+    with pytest.raises(UserInputError, match=r"or it is private \(HTTP 404\)"):
+        locate(spec("tiny/private", text))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert locate(spec("tiny/private", text)).commit == repository.refs["main"]
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", None], ids=["not weights", "cut off"])
+def test_damaged_weights_are_refused(hub, text, tmp_path, content):
+    files = gpt2_files()
+    weights = files["model.safetensors"]
+    damaged = {**files, "model.safetensors": weights[: len(weights) // 2] if content is None else content}
+    hub.add("models", "tiny/damaged", damaged)
+    with pytest.raises((UserInputError, CorruptFile), match="tiny/damaged") as caught:
+        build_subject(spec("tiny/damaged", text), tmp_path / "cache")
+    assert caught.value.hint
 
 
 def test_a_hub_that_is_down_and_a_cache_that_is_empty(hub, go_offline, text):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from vsae_search.errors import CorruptFile, UserInputError, VsaeSearchError
 from vsae_search.subjects.language_model.fold import fold
@@ -190,6 +191,11 @@ def _boot(identity: ModelIdentity, dtype: torch.dtype) -> Any:
         )
     except VsaeSearchError:
         raise
+    except SafetensorError as error:
+        raise CorruptFile(
+            f"the weights of {identity.files.name} are damaged: {error}",
+            f"Delete {folder} and try again: a model of the hub is then fetched anew.",
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserInputError(
