@@ -1,4 +1,4 @@
-"""Memory and speed of the activation bank: one copy in the object store, however many trials read it.
+"""Memory of the activation bank: one copy in the object store, however many trials read it.
 
 Run by hand: ``python benchmarks/bank_memory.py [--megabytes 256] [--output benchmarks/results/bank_memory.md]``.
 
@@ -16,10 +16,9 @@ import argparse
 import hashlib
 import os
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -28,9 +27,11 @@ import torch
 from ray._private.internal_api import node_stats
 
 from vsae_search.activations import ActivationBank, build_bank
-from vsae_search.activations.harvest import ROWS
 from vsae_search.space import ActivationsSpec
 from vsae_search.subjects import Baseline, GroundTruth, Rows, Split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 D_IN = 256
 BATCH_SIZE = 1024
@@ -117,10 +118,10 @@ def total_pss() -> int:
     return total
 
 
-def measure_readers(bank: ActivationBank) -> list[str]:
+def measure_readers(bank: ActivationBank, counts: Sequence[int] = READERS) -> list[str]:
     """Return one table row for each number of concurrent readers."""
     lines, readers = [], []
-    for count in READERS:
+    for count in counts:
         while len(readers) < count:
             readers.append(Reader.remote({"bank": bank}))
         ray.get([reader.ready.remote() for reader in readers])
@@ -136,41 +137,6 @@ def measure_readers(bank: ActivationBank) -> list[str]:
         ]
         lines.append(f"| {count} | " + " | ".join(f"{cell / MB:.0f}" for cell in cells) + " |")
     return lines
-
-
-def best_of(action: Any, repeats: int = 5) -> float:
-    """Return the shortest time, in seconds, of an action."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def measure_speed(bank: ActivationBank) -> str:
-    """Return a table row: the stream against copying the same stored bytes, in slices of a batch, to fresh memory."""
-    num_batches = bank.manifest.num_rows // BATCH_SIZE
-    stream = bank.stream(batch_size=BATCH_SIZE, seed=0)
-
-    def read() -> None:
-        for _ in range(num_batches):
-            next(stream)
-
-    def copy() -> None:
-        for reference in bank.shards:
-            stored_ND = ray.get(reference)[ROWS]
-            for start in range(0, len(stored_ND), BATCH_SIZE):
-                batch = stored_ND[start : start + BATCH_SIZE]
-                np.copyto(np.empty(batch.shape, dtype=batch.dtype), batch)
-
-    stream_s, copy_s = best_of(read), best_of(copy)
-    rows = num_batches * BATCH_SIZE
-    gigabytes = rows * bank.manifest.d_in * 4 / 1e9
-    return (
-        f"| {bank.manifest.dtype} | {rows / stream_s / 1e6:.1f} | {gigabytes / stream_s:.1f} "
-        f"| {rows / copy_s / 1e6:.1f} | {copy_s / stream_s:.2f} |"
-    )
 
 
 def machine() -> str:
@@ -191,31 +157,19 @@ def run(megabytes: int, directory: Path) -> str:
     }
     bank = build_bank(Noise(), ActivationsSpec(**sizes, dtype="fp32"), directory)
     memory = measure_readers(bank)
-    halves = [build_bank(Noise(), ActivationsSpec(**sizes, dtype=dtype), directory) for dtype in ("fp16", "bf16")]
-    speed = [measure_speed(each) for each in (bank, *halves)]
-    return f"""# Activation bank: memory and speed
+    return f"""# Activation bank: memory
 
 {machine()}. Bank of {num_tokens:,} rows of width {D_IN}, {bank.manifest.num_bytes / MB:.0f} MB as fp32, in shards of
 {SHARD_ROWS:,} rows. Made by `python benchmarks/bank_memory.py --megabytes {megabytes}`.
 
-## Memory (MB)
-
-Every reader has read the whole bank. The object store holds it once; a reader's private memory does not contain it.
+Megabytes. Every reader has read the whole bank. The object store holds it once; a reader's private memory does not
+contain it.
 "Growth" is what reading the whole bank added to it, at most. RSS counts shared pages in every process; PSS, summed over
 driver, readers and Ray's own processes, counts them once.
 
 | readers | object store used | USS per reader | growth of USS | RSS per reader | PSS of all processes |
 |---|---|---|---|---|---|
 {chr(10).join(memory)}
-
-## Speed of one stream (batches of {BATCH_SIZE}, one thread, best of 5 epochs)
-
-Compared with a plain copy of the same stored bytes to fresh memory, slice by slice. The stream also scales, and casts
-fp16 and bf16 to float32, which doubles the bytes it writes.
-
-| stored as | stream, M rows/s | stream, GB/s of float32 | plain copy, M rows/s | stream / copy |
-|---|---|---|---|---|
-{chr(10).join(speed)}
 """
 
 

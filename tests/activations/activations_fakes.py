@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,30 @@ class FakeSubject:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "fake"}
+
+
+class TextSubject(FakeSubject):
+    """A subject that wants a GPU. Training shards are harvested only while another GPU harvests too."""
+
+    wants_gpu = True
+
+    def prepare(self, num_rows: Any, shard_rows: int) -> None:
+        (self.log / f"prepare-{shard_rows}-{sorted(num_rows.items())}").touch()
+
+    def devices(self) -> list[str]:
+        return sorted(path.name for path in self.log.parent.glob("gpu *"))
+
+    def processes(self) -> list[int]:
+        return [int(path.name.split()[1]) for path in self.log.parent.glob("process *")]
+
+    def harvest(self, index: int, num_rows: int, split: str = "train", *, shard_rows: int | None = None) -> Rows:
+        (self.log.parent / f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}").touch()
+        (self.log.parent / f"process {os.getpid()}").touch()
+        end = time.monotonic() + 60
+        while split == "train" and len(self.devices()) < 2:
+            assert time.monotonic() < end, "no second GPU harvests"
+            time.sleep(0.02)
+        return super().harvest(index, num_rows, split)
 
 
 class Unrepeatable(FakeSubject):

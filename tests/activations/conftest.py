@@ -25,6 +25,7 @@ def local_ray():
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=2,  # in name only: which harvester is given which one is all that is looked at
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200_000_000,

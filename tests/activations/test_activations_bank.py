@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import math
 import pickle
+import shutil
+import time
 from collections import namedtuple
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 import ray
 import torch
-from activations_fakes import FakeSubject
+from activations_fakes import FakeSubject, TextSubject
 
-from vsae_search.activations import ActivationBank, BankManifest, BatchStream, build_bank
+from vsae_search.activations import ActivationBank, BankManifest, BatchStream, build_bank, stores
+from vsae_search.activations import bank as bank_module
 from vsae_search.activations import plan as plan_module
 from vsae_search.errors import CorruptFile, EnvironmentNotReady, UserInputError
 from vsae_search.space import ActivationsSpec
@@ -38,16 +43,30 @@ def epoch_of(stream: BatchStream, num_batches: int) -> np.ndarray:
     return torch.cat([next(stream) for _ in range(num_batches)]).numpy()
 
 
+def assert_reaches_every_row(steps):
+    """One stage is told from 0 to the rows of all seven files, never backwards, and in at least one step per file."""
+    total = SPEC.num_tokens + SPEC.calibration_tokens + SPEC.evaluation_tokens
+    done = [step.rows_done for step in steps]
+    assert {step.rows_total for step in steps} == {total}
+    assert done == sorted(done)
+    assert (done[0], done[-1], len(set(done))) == (0, total, len(FILES) + 1)
+    seconds = [step.seconds for step in steps]
+    assert seconds == sorted(seconds)
+
+
 def test_bank_holds_the_rows_of_the_subject_and_is_not_harvested_twice(subject, tmp_path):
     steps = []
-    bank = build_bank(subject, SPEC, tmp_path / "bank", on_progress=lambda done, total: steps.append((done, total)))
+    bank = build_bank(subject, SPEC, tmp_path / "bank", on_progress=steps.append)
     assert subject.harvests() == sorted(FILES)
-    assert steps == [(step, 14) for step in range(1, 15)]
+    assert list(dict.fromkeys(step.stage for step in steps)) == ["harvest", "load"]
+    assert_reaches_every_row([step for step in steps if step.stage == "harvest"])
+    assert_reaches_every_row([step for step in steps if step.stage == "load"])
 
     steps.clear()
-    again = build_bank(subject, SPEC, tmp_path / "bank", on_progress=lambda done, total: steps.append((done, total)))
+    again = build_bank(subject, SPEC, tmp_path / "bank", on_progress=steps.append)
     assert subject.harvests() == sorted(FILES)
-    assert steps == [(step, 7) for step in range(1, 8)]
+    assert {step.stage for step in steps} == {"load"}
+    assert_reaches_every_row(steps)
     assert again.manifest == bank.manifest
     assert again.plan.missing_bytes == 0
     assert bank.plan.missing_bytes == bank.plan.total_bytes == bank.manifest.num_bytes
@@ -55,6 +74,37 @@ def test_bank_holds_the_rows_of_the_subject_and_is_not_harvested_twice(subject, 
     seen_ND = epoch_of(again.stream(batch_size=7, seed=0), 10)
     expected_ND = training_rows(subject) * np.float32(bank.manifest.scale)
     np.testing.assert_array_equal(seen_ND[np.argsort(seen_ND[:, 0])], expected_ND)
+
+
+def test_every_gpu_has_a_harvester_of_its_own(subject, tmp_path):
+    reader = TextSubject(log=subject.log)
+    bank = build_bank(reader, SPEC, tmp_path / "bank")
+    assert reader.devices() == ["gpu 0", "gpu 1"]
+    assert len(reader.processes()) == 2, "each holds the model while it harvests shard after shard"
+    end = time.monotonic() + 60
+    while any(psutil.pid_exists(process) for process in reader.processes()):
+        assert time.monotonic() < end, "a harvester still holds a GPU's memory"
+        time.sleep(0.05)
+    told = "prepare-16-[('calibration', 9), ('evaluation', 12), ('train', 70)]"
+    assert [path.name for path in subject.log.glob("prepare-*")] == [told]
+    assert bank.manifest.num_rows == 70
+    assert bank.owner is None, "this Ray ends with its driver"
+    bank.release()
+    assert len(epoch_of(bank.stream(batch_size=7, seed=0), 10)) == 70
+
+
+def test_a_spill_folder_too_small_is_refused_before_anything_is_harvested(subject, tmp_path, monkeypatch):
+    assert stores.measure_stores(tmp_path, 160_000_000)[0].spill_directory is None, "80 % fit: nothing to look at"
+    seen = stores.measure_stores(tmp_path, 160_000_001)
+    assert [store.capacity_bytes for store in seen] == [200_000_000]
+    assert seen[0].spill_directory.is_dir()
+    assert 0 < seen[0].usable_bytes < shutil.disk_usage(seen[0].spill_directory).free
+    small = [replace(seen[0], capacity_bytes=1000, usable_bytes=1500, holds_files=False)]
+    monkeypatch.setattr(bank_module, "measure_stores", lambda *_: tuple(small))
+    with pytest.raises(EnvironmentNotReady, match=r"holds 1\.0 kB: Ray needs 1\.8 kB for spilling"):
+        build_bank(subject, SPEC, tmp_path / "bank")
+    assert subject.harvests() == []
+    assert not (tmp_path / "bank").exists()
 
 
 def test_manifest_describes_the_bank(subject, tmp_path):

@@ -24,6 +24,13 @@ def test_training_rows_are_shuffled_and_complete(subject):
     assert not np.array_equal(np.argsort(other_ND[:, 0]), np.argsort(x_ND[:, 0]))
 
 
+def test_every_slice_of_a_shard_mixes_its_documents(subject):
+    x_ND = harvest_arrays(subject, request_for(subject, index=0, num_rows=2000))["x_ND"]
+    document_N = (x_ND[:, 0] - 1) // 50  # forty documents of fifty rows
+    for batch in np.split(document_N, 20):
+        assert len(np.unique(batch)) >= 30, "a random hundred rows come from 36.8 of them on average"
+
+
 def test_evaluation_rows_stay_in_order_with_their_features(subject):
     arrays = harvest_arrays(subject, request_for(subject, "evaluation", 0))
     rows = subject.harvest(0, 40, "evaluation")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import ray
@@ -11,6 +12,7 @@ from vsae_search.activations.files import write_shard
 from vsae_search.activations.harvest import harvest_arrays
 from vsae_search.activations.manifest import bank_key, bank_requests, split_rows
 from vsae_search.activations.plan import format_bytes
+from vsae_search.activations.stores import NodeStore
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.space import ActivationsSpec
 
@@ -79,12 +81,51 @@ def test_files_on_disk_are_not_counted_again(tmp_path, subject, monkeypatch):
     plan_bank(4, SPEC, tmp_path, fingerprint=subject.fingerprint).check()
 
 
+def node_store(capacity: int, usable: int = 10**9, *, holds_files: bool = False, node: str = "a") -> NodeStore:
+    return NodeStore(node, capacity, Path(f"/spill/{node}"), usable, holds_files)
+
+
 def test_larger_than_the_object_store_is_reported_and_allowed(tmp_path):
-    plan = plan_bank(8, SPEC, tmp_path, num_features=3, object_store_bytes=1_200)
+    plan = plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(1_200)])
+    assert plan.object_store_bytes == 1_200
     assert plan.spilled_bytes == 1_000
-    assert "1.0 kB more than the object store holds" in plan.describe()
+    assert "1.0 kB more than the object store holds, Ray will spill to /spill/a" in plan.describe()
     plan.check()
-    assert "spill" not in plan_bank(8, SPEC, tmp_path, object_store_bytes=10_000).describe()
+    assert "spill" not in plan_bank(8, SPEC, tmp_path, stores=[node_store(10_000)]).describe()
+
+
+def test_a_spill_folder_too_small_is_refused_with_the_numbers(tmp_path):
+    # 2200 bytes and 5 %: all of the bank is counted, since reading it in other orders spills the rest too
+    plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(1_200, 2_310)]).check()
+    with pytest.raises(EnvironmentNotReady) as caught:
+        plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(1_200, 2_309)]).check()
+    for number in ("is 2.2 kB", "node a holds 1.2 kB", "needs 2.3 kB for spilling on the disk of /spill/a"):
+        assert number in caught.value.message
+    assert "where 2.3 kB can be used" in caught.value.message
+    assert "object_store_gb" in caught.value.hint
+
+
+def test_files_and_spilling_share_a_disk(tmp_path):
+    plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(1_200, 4_620, holds_files=True)]).check()
+    with pytest.raises(EnvironmentNotReady, match=r"spilling and 2\.3 kB for the bank's files"):
+        plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(1_200, 4_619, holds_files=True)]).check()
+
+
+def test_a_store_that_holds_the_bank_needs_no_spill_folder(tmp_path):
+    # Ray begins to spill at 80 %: 2200 bytes fit without spilling in 2750
+    plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(2_750, 0)]).check()
+    with pytest.raises(EnvironmentNotReady, match="for spilling"):
+        plan_bank(8, SPEC, tmp_path, num_features=3, stores=[node_store(2_749, 0)]).check()
+
+
+def test_every_node_holds_its_share(tmp_path):
+    stores = [node_store(1_375, 0, node="a"), node_store(1_000, 1_155, node="b")]
+    plan = plan_bank(8, SPEC, tmp_path, num_features=3, stores=stores)  # 1100 bytes each
+    plan.check()
+    assert plan.spilled_bytes == 100
+    assert plan.object_store_bytes == 2_375
+    with pytest.raises(EnvironmentNotReady, match="node b holds"):
+        plan_bank(8, SPEC, tmp_path, num_features=3, stores=[stores[0], node_store(1_000, 1_154, node="b")]).check()
 
 
 def test_bank_key_depends_on_subject_and_sizes():

@@ -13,7 +13,7 @@ from vsae_search.errors import UserInputError
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_scale_and_mean_equal_direct_computation(dtype, monkeypatch):
-    monkeypatch.setattr(statistics, "_CHUNK_ROWS", 7)  # several chunks, and a short last one
+    monkeypatch.setattr(statistics, "_CHUNK_BYTES", 7 * 8 * 6)  # several chunks, and a short last one
     x_ND = np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32) * 3 + 100
     stored_ND = encode_rows(x_ND, dtype)
     result = combine([sum_rows(stored_ND[:20], dtype), sum_rows(stored_ND[20:], dtype)])

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vsae_search.search.confirm_records import (
+    CONFIRM_FILE,
+    CONFIRM_FOLDER,
+    Configuration,
+    ConfirmRecord,
+    replicate_uid,
+)
 from vsae_search.search.records import (
     ArchitecturePlan,
     ReferenceRecord,
@@ -18,6 +25,7 @@ from vsae_search.search.records import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 TRUE_L0 = 2.4
@@ -133,3 +141,85 @@ def ordinary(directory: Path) -> tuple[Path, list[TrialRecord]]:
     trials[26] = make_trial("april", 2, metrics={"l0": 3.0, "delta_ce": math.inf})
     trials[27] = make_trial("april", 3, metrics={"l0": 70.0, "delta_ce": 0.9})
     return write_sweep(directory, make_sweep(), trials), trials
+
+
+HELD_OUT = "ef" * 32
+
+
+def write_confirmation(
+    directory: Path,
+    points: dict[str, list[list[tuple[float, float]]]],
+    *,
+    seeds: tuple[int, ...] = (11, 12, 13, 14, 15, 16),
+    lost: tuple[str, ...] = (),
+    architectures: Sequence[str] = (),
+    **changes: Any,
+) -> None:
+    """Write the confirmation of a sweep.
+
+    Args:
+        directory: The sweep directory; the configurations must be trials in it.
+        points: uid -> replicate -> (L0, delta_ce); NaN stands for a replicate that diverged.
+        seeds: Seed of each replicate.
+        lost: Uids of replicates that failed.
+        architectures: Architecture of each configuration; by default what its uid begins with.
+        **changes: Fields of the record.
+    """
+    home = directory / CONFIRM_FOLDER
+    names = architectures or [uid.rpartition("-")[0] for uid in points]
+    configurations = tuple(
+        Configuration(uid=uid, architecture=name, rank=0) for uid, name in zip(points, names, strict=True)
+    )
+    fields: dict[str, Any] = {
+        "name": f"{directory.name}/confirm",
+        "digest": "ab" * 32,
+        "seed": 7,
+        "status": "completed",
+        "bank": {"evaluation_digest": HELD_OUT, "evaluation_rows": 20_000},
+        "margin": 1,
+        "seeds": seeds,
+        "configurations": configurations,
+    }
+    home.mkdir()
+    write_record(home / CONFIRM_FILE, ConfirmRecord(**{**fields, **changes}))
+    for uid, replicates in points.items():
+        for number, (l0, delta_ce) in enumerate(replicates):
+            name = replicate_uid(uid, number)
+            state = "failed" if name in lost else "completed" if math.isfinite(delta_ce) else "diverged"
+            trial = make_trial(
+                uid.rpartition("-")[0],
+                number,
+                uid=name,
+                state=state,
+                seed=seeds[number],
+                metrics={"l0": l0, "delta_ce": delta_ce} if state == "completed" else {},
+            )
+            folder = trial_directory(home, name)
+            folder.mkdir(parents=True)
+            write_record(folder / "record.json", trial)
+
+
+def confirmed(directory: Path, num_seeds: int = 6, shift: float = 0.02) -> Path:
+    """The ordinary sweep with three configurations per architecture trained again: noisier and a little worse."""
+    _, trials = ordinary(directory)
+    points: dict[str, list[list[tuple[float, float]]]] = {}
+    for architecture in CURVES:
+        usable = [
+            trial
+            for trial in trials
+            if trial.architecture == architecture
+            and trial.state == "completed"
+            and math.isfinite(trial.metrics["delta_ce"])
+            and trial.metrics["l0"] < D_SAE
+        ]
+        usable.sort(key=lambda trial: trial.metrics["l0"])
+        for third in range(3):  # the best of each third of the range of L0
+            part = usable[third * len(usable) // 3 : (third + 1) * len(usable) // 3]
+            trial = min(part, key=lambda one: one.metrics["delta_ce"])
+            rng = np.random.default_rng([*trial.uid.encode()])
+            points[trial.uid] = [
+                (trial.metrics["l0"] * (1 + 0.02 * rng.random()), trial.metrics["delta_ce"] + shift * rng.random())
+                for _ in range(num_seeds)
+            ]
+    write_confirmation(directory, points, seeds=tuple(range(11, 11 + num_seeds)))
+    return directory

@@ -234,6 +234,17 @@ def test_health_does_not_call_a_refused_trial_non_finite(tmp_path):
     assert told("neither", "nan")[0].startswith("relu: 1 trial diverged (non-finite or out of memory)")
 
 
+def test_health_says_that_an_architecture_was_given_up(tmp_path):
+    plans = {name: ArchitecturePlan(trials=12, startup=5) for name in ("relu", "topk")}
+    plans["relu"] = ArchitecturePlan(trials=12, startup=5, given_up_after=5)
+    record = make_sweep(architectures=tuple(plans)).model_copy(update={"architectures": plans})
+    trials = [make_trial("relu", number, state="diverged", metrics={}, error="nan") for number in range(5)]
+    data = build_report(write_sweep(tmp_path / "s", record, trials))
+    assert texts(data, "health", "check", "given_up") == [
+        "relu: given up after 5 trials, none of which was completed; 7 trials of its budget not run."
+    ]
+
+
 def test_health_budgets_few_points_dead_latents_and_status(tmp_path):
     plans = {"topk": ArchitecturePlan(trials=12, startup=5), "relu": ArchitecturePlan(trials=24, startup=5)}
     dead = {"l0": 4.0, "delta_ce": 0.1, "dead_fraction": 0.8}

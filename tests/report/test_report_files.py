@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import pyarrow.parquet as pq
 import pytest
-from synthetic_sweeps import CURVES, PAYLOADS, make_sweep, make_trial, ordinary, write_sweep
+from jsonschema import Draft202012Validator, ValidationError
+from synthetic_sweeps import CURVES, PAYLOADS, confirmed, make_sweep, make_trial, ordinary, write_sweep
 
 from vsae_search.errors import EnvironmentNotReady
 from vsae_search.report import build_report, write_report
 from vsae_search.report.links import RunAddress, run_url, safe_base
 from vsae_search.report.picture import _MARKERS, draw_frontier
 from vsae_search.report.styles import SYMBOLS, styles
+from vsae_search.report.tableformats import Table
 from vsae_search.report.tables import csv_cell, frontier_csv, frontier_markdown, markdown_cell, trials_csv
 from vsae_search.report.text import clean, counted, listed, mask, number, percent
 
@@ -25,16 +29,18 @@ def read_csv(text):
 def test_write_report_writes_every_file_and_can_be_repeated(tmp_path):
     directory, _ = ordinary(tmp_path / "s")
     first = write_report(directory, tmp_path / "out")
-    files = [first.html, first.json, *first.figures, *first.tables]
+    files = [first.html, first.json, first.schema, *first.figures, *first.tables]
     names = [path.relative_to(tmp_path / "out").as_posix() for path in files]
     assert names == [
         "report.html",
         "report.json",
+        "report.schema.json",
         "figures/frontier.png",
         "figures/frontier.svg",
-        "tables/frontier.csv",
-        "tables/frontier.md",
-        "tables/trials.csv",
+        "figures/frontier.pdf",
+        *(f"tables/frontier.{kind}" for kind in ("csv", "parquet", "md", "tex")),
+        *(f"tables/trials.{kind}" for kind in ("csv", "parquet")),
+        *(f"tables/matched.{kind}" for kind in ("csv", "parquet", "md", "tex")),
     ]
     before = {path: path.read_bytes() for path in files}
     write_report(directory, tmp_path / "out")
@@ -97,6 +103,41 @@ def test_csv_of_hostile_names_has_no_formula_in_any_cell(tmp_path):
     assert not any("<" in line for line in lines)
 
 
+def test_the_written_json_is_valid_against_the_written_schema(tmp_path):
+    paths = write_report(confirmed(tmp_path / "s"), tmp_path / "out")
+    schema, data = (json.loads(path.read_text(encoding="utf-8")) for path in (paths.schema, paths.json))
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(data)
+    assert len(data["confirmation"]["configurations"]) == 12
+    with pytest.raises(ValidationError):
+        Draft202012Validator(schema).validate({**data, "trials": [{"uid": 3}]})
+
+
+def test_parquet_holds_what_the_csv_holds(tmp_path):
+    paths = write_report(confirmed(tmp_path / "s"), tmp_path / "out")
+    by_name = {path.name: path for path in paths.tables}
+    for name in ("frontier", "trials", "matched", "comparison", "confirmed"):
+        stored = pq.read_table(by_name[f"{name}.parquet"]).to_pylist()
+        rows = read_csv(by_name[f"{name}.csv"].read_text(encoding="utf-8"))
+        assert len(stored) == len(rows) > 0
+        for values, row in zip(stored, rows, strict=True):
+            assert list(values) == list(row)
+            for key, value in values.items():
+                if isinstance(value, float):
+                    assert float(row[key]) == value
+                else:
+                    assert row[key].lstrip("'") in ("" if value is None else str(value), str(value).lower())
+
+
+def test_latex_of_hostile_names_has_no_command_in_any_cell():
+    text = Table(("a_b", "x"), ((r"\input{/etc/passwd}", 1.5), ("50% & $x^2$ ~ #1", None))).latex()
+    lines = text.splitlines()
+    assert lines[1] == r"\begin{tabular}{lr}"
+    assert lines[3] == r"a\_b & x \\"
+    assert lines[5] == r"\textbackslash{}input\{/etc/passwd\} & 1.5 \\"
+    assert lines[6] == r"50\% \& \$x\textasciicircum{}2\$ \textasciitilde{} \#1 & -- \\"
+
+
 def test_markdown_cell():
     assert markdown_cell("a|b\n`<i>`") == "a\\|b \\`&lt;i&gt;\\`"
 
@@ -109,6 +150,8 @@ def test_pictures_are_byte_stable_and_well_formed(tmp_path):
     assert b"Software" not in first["png"]
     assert ET.fromstring(first["svg"]).tag == "{http://www.w3.org/2000/svg}svg"
     assert b"<dc:date>" not in first["svg"]
+    assert first["pdf"].startswith(b"%PDF")
+    assert b"CreationDate" not in first["pdf"]
 
 
 def test_picture_survives_hostile_names_and_empty_sweeps(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from vsae_search.errors import EnvironmentNotReady
 from vsae_search.search import cluster as cluster_module
 from vsae_search.search.cluster import Cluster, close_token
+from vsae_search.search.packing import Packing, Share
 from vsae_search.space import ResourcesSpec
 
 
@@ -95,10 +96,20 @@ def test_a_home_that_cannot_be_written_is_no_bug(tmp_path, monkeypatch):
         (ResourcesSpec(cpus_per_trial=3), 100, 2),
         (ResourcesSpec(cpus_per_trial=0.5, gpus_per_trial=0.25), 100, 4),
         (ResourcesSpec(cpus_per_trial=16), 100, 1),
+        (ResourcesSpec(cpus_per_trial=0.1), 100, 80),  # 8 // 0.1 is 79 in floating point
+        (ResourcesSpec(cpus_per_trial="auto", gpus_per_trial="auto"), 100, 8),
     ],
 )
 def test_concurrency_is_what_fits_and_what_is_asked_for(spec, trials, expected):
     assert Cluster({"CPU": 8, "GPU": 1}, nodes=1, logs="").concurrency(spec, trials) == expected
+
+
+def test_concurrency_with_measured_shares_is_that_of_the_smallest():
+    cluster = Cluster({"CPU": 16, "GPU": 2}, nodes=1, logs="")
+    packing = Packing(shares={"topk/64": Share(1.0, 0.25), "relu/64": Share(1.0, 1.0)})
+    assert cluster.concurrency(ResourcesSpec(), 100, packing) == 8
+    assert cluster.concurrency(ResourcesSpec(max_concurrent=3), 100, packing) == 3
+    assert cluster.concurrency(ResourcesSpec(), 100, Packing(shares={"topk/64": Share(1.0, 0.4)})) == 4
 
 
 def test_what_is_missing_is_named_with_what_there_is():

@@ -7,12 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-from optuna.samplers import GPSampler, RandomSampler, TPESampler
+from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from search_helpers import ARCHITECTURES, tiny_space
 
 from vsae_search.errors import UserInputError
 from vsae_search.search import trial_budgets
-from vsae_search.search.budgets import startup_trials
+from vsae_search.search.budgets import GENERATION, startup_trials
 from vsae_search.search.cluster import Cluster
 from vsae_search.search.environment import source_commit, versions
 from vsae_search.search.reference import reference_point
@@ -29,9 +29,25 @@ def test_budgets_are_equal_and_nobody_goes_without(trials, expected):
     assert trial_budgets(tiny_space(search={"trials": trials})) == expected
 
 
-def test_startup_trials():
-    assert [startup_trials(None, searched) for searched in (0, 2, 3)] == [5, 5, 6]
-    assert startup_trials(2, 8) == 2
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ({}, [5, 5, 6]),
+        ({"startup_trials": 2}, [2, 2, 2]),
+        ({"sampler": "nsga2"}, [GENERATION] * 3),
+        ({"sampler": "nsga2", "allocation": "joint"}, [GENERATION // 2] * 3),
+        ({"allocation": "joint"}, [5, 5, 5]),  # ten in all, and there are two architectures
+    ],
+)
+def test_startup_trials(search, expected):
+    space = tiny_space(search={"trials": 48, **search})
+    assert [startup_trials(space, searched) for searched in (0, 2, 3)] == expected
+
+
+def test_a_small_grid_ends_before_its_share_is_spent():
+    architectures = {"topk": {"d_sae": 16, "k": {"choice": [1, 2, 4]}}, "relu": ARCHITECTURES["relu"]}
+    space = tiny_space(search={"trials": 20, "sampler": "grid"}, architectures=architectures)
+    assert trial_budgets(space) == {"topk": 3, "relu": 10}
 
 
 def test_samplers():
@@ -42,10 +58,15 @@ def test_samplers():
         ("gp", 10_000): GPSampler,
         ("tpe", 0): TPESampler,
         ("random", 0): RandomSampler,
+        ("nsga2", 0): NSGAIISampler,
     }
     for (name, finished), kind in kinds.items():
         assert type(sampler_for(name, seed=0, finished=finished)) is kind
-    assert [spread_trials(name, 5, 12) for name in ("auto", "gp", "tpe", "random", "qmc")] == [5, 5, 5, 0, 12]
+    # a Gaussian process knows nothing of hyper-parameters that only some trials have
+    assert type(sampler_for("auto", seed=0, finished=0, conditional=True)) is TPESampler
+    assert type(sampler_for("gp", seed=0, finished=0, conditional=True)._independent_sampler) is TPESampler
+    names = ("auto", "gp", "tpe", "nsga2", "random", "qmc", "grid")
+    assert [spread_trials(name, 5, 12) for name in names] == [5, 5, 5, 5, 0, 12, 12]
     assert spread_trials("auto", 5, 3) == 3
 
 
@@ -70,6 +91,14 @@ def test_the_reference_point_is_given():
     space = tiny_space(objectives={"reference": {"l0": 5.0, "delta_ce": 0.1}})
     point = reference_point(space, baseline(0.0, 1.0))
     assert (point.l0, point.delta_ce, point.source) == (5.0, 0.1, "given")
+
+
+def test_a_range_of_l0_ends_at_the_reference_point():
+    point = reference_point(tiny_space(objectives={"l0_range": [1, 4]}), baseline(0.5, 2.0))
+    assert (point.l0, point.source, point.l0_range) == (4.0, "measured", (1.0, 4.0))
+    assert [point.counts(l0) for l0 in (0.5, 1.0, 4.0, 4.5)] == [False, True, True, False]
+    free = reference_point(tiny_space(), baseline(0.5, 2.0))
+    assert free.counts(1e9)
 
 
 def test_a_subject_that_does_not_mind_has_no_reference_point():

@@ -316,7 +316,7 @@ def test_budgets_are_spent_even_if_everything_fails(tmp_path):
 # -- proposals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["auto", "tpe", "qmc", "random"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "qmc", "random"])
 def test_proposals_depend_on_the_history_and_not_on_restarts(tmp_path, empty_database, sampler):
     def run(directory, restart: bool) -> list[Assignment]:
         directory.mkdir()
@@ -413,17 +413,29 @@ def test_a_crash_between_repeating_and_failing_repeats_once(tmp_path, monkeypatc
     again.close()
 
 
-def test_a_crash_before_a_trial_has_its_uid_leaves_nothing_running(tmp_path, monkeypatch):
+def test_a_crash_as_a_trial_begins_loses_nothing_and_doubles_nothing(tmp_path, monkeypatch):
+    """A trial enters its study in one transaction: a driver that dies before it has begun nothing, and after it all."""
     driver = Driver(tmp_path, startup=0)
-    monkeypatch.setattr("optuna.trial.Trial.set_user_attr", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optuna.study.Study.add_trial", crash)
     with pytest.raises(KeyboardInterrupt):
         driver.ask()
+    assert driver.trials() == []
     monkeypatch.undo()
+    monkeypatch.setattr(driver.studies, "_assignment", crash)
+    with pytest.raises(KeyboardInterrupt):
+        driver.ask()
+    begun = only(driver)
     driver.close()
     again = Driver(tmp_path, startup=0)
-    assert again.orphans == []
-    assert only(again).state == TrialState.FAIL
-    assert again.ask()[1].uid == "relu-0000"
+    assert again.orphans == ["relu-0000"]
+    assert [trial.state for trial in again.trials()] == [TrialState.FAIL, TrialState.WAITING]
+    _, repeated = again.ask()
+    assert (repeated.uid, repeated.attempt) == ("relu-0000", 0)
+    assert again.trials()[1].params == begun.params
     again.close()
 
 

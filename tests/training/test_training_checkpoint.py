@@ -140,9 +140,42 @@ def test_training_time_adds_up_over_attempts(tmp_path):
     assert run(create(), checkpoint=tmp_path)[-1].train_s > before > 0
 
 
-def test_a_directory_holds_one_state(tmp_path):
+def test_a_directory_holds_the_last_state_and_the_one_before(tmp_path):
     run(create(), checkpoint=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "state-250.safetensors"]
+    records = [json.loads((tmp_path / name).read_text()) for name in ("checkpoint.json", "checkpoint-before.json")]
+    steps = [record["progress"]["step"] for record in records]
+    assert steps[0] == 250 > steps[1] > 100
+    files = {"checkpoint.json", "checkpoint-before.json", *(record["file"] for record in records)}
+    assert {path.name for path in tmp_path.iterdir()} == files
+    assert [record["file"] for record in records] == [f"state-{step}.safetensors" for step in steps]
+
+
+@pytest.mark.parametrize("damaged", ["state-250.safetensors", "checkpoint.json"])
+def test_a_damaged_state_falls_back_to_the_one_before(damaged, tmp_path):
+    whole, resumed, stream = create(), create(), ListStream(batches())
+    run(whole, checkpoint=tmp_path)
+    step = json.loads((tmp_path / "checkpoint-before.json").read_text())["progress"]["step"]
+    path = tmp_path / damaged
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    run(resumed, stream=stream, checkpoint=tmp_path)
+    assert stream.drawn == STEPS - step
+    assert torch.equal(whole.W_dec, resumed.W_dec)
+    # the good state was not pushed out by the damaged one
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["progress"]["step"] == 250
+    (tmp_path / "state-250.safetensors").write_bytes(b"")
+    assert run(create(), checkpoint=tmp_path)[-1].step == 250
+
+
+def test_a_crash_between_the_two_renames_loses_nothing(tmp_path):
+    """The record before has taken its place, and the new one is not there yet."""
+    whole = create()
+    run(whole, checkpoint=tmp_path)
+    (tmp_path / "checkpoint-before.json").unlink()
+    (tmp_path / "checkpoint.json").rename(tmp_path / "checkpoint-before.json")
+    resumed, stream = create(), ListStream(batches())
+    run(resumed, stream=stream, checkpoint=tmp_path)
+    assert stream.drawn == 0
+    assert torch.equal(whole.W_dec, resumed.W_dec)
 
 
 @pytest.mark.parametrize("change", ["config", "seed", "spec", "architecture"])
@@ -163,6 +196,7 @@ def test_a_state_of_another_configuration_is_refused(change, tmp_path):
 
 def test_altered_states_are_refused(tmp_path):
     run(create(), checkpoint=tmp_path)
+    (tmp_path / "checkpoint-before.json").unlink()
     record, state = tmp_path / "checkpoint.json", tmp_path / "state-250.safetensors"
     good_record, good_state = record.read_text(), state.read_bytes()
     state.write_bytes(good_state[:-1] + bytes([good_state[-1] ^ 1]))

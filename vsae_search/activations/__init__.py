@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vsae_search.activations.bank import ActivationBank, build_bank
+from vsae_search.activations.bank import ActivationBank, build_bank, hold_out
 from vsae_search.activations.manifest import BankManifest, ShardEntry
 from vsae_search.activations.plan import BankPlan, plan_bank
+from vsae_search.activations.progress import HarvestProgress
 from vsae_search.activations.stream import BatchStream
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "BankManifest",
     "BankPlan",
     "BatchStream",
+    "HarvestProgress",
     "ShardEntry",
     "build_bank",
+    "hold_out",
     "plan_bank",
 ]

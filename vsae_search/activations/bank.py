@@ -1,9 +1,8 @@
 """The activation bank: shard files on disk, the same arrays once in the Ray object store, one handle for every trial.
 
-The driver owns every object, and every object is the result of a task that can be run again: a node that dies costs a
-reload. The tasks ask for no CPU, because a trial that waits for a lost shard keeps its own CPU, and in a cluster packed
-with such trials a task that wanted one would never start. Since Ray would then start every task at once, each in a
-process of its own, the driver hands them out a few at a time.
+On a Ray that ends with the driver, the driver owns every object; on a cluster that goes on, a detached actor does, so
+that the next driver finds the bank in place (see ``owner``). Every object is the result of a task that can be run again
+(see ``tasks``).
 
 On more than one node the directory must be on a file system that all of them share; otherwise each node harvests what
 it does not find, which is correct but slow.
@@ -13,15 +12,15 @@ Shapes: N rows, D d_in, M features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from vsae_search.activations.files import ShardRequest, digest, remove_stale_temporaries
-from vsae_search.activations.harvest import ROWS, WrittenShard, ensure_shard, load_or_harvest
+from vsae_search.activations.harvest import ROWS, WrittenShard
+from vsae_search.activations.harvesters import write_on_gpus
 from vsae_search.activations.manifest import (
     BankManifest,
     ShardEntry,
@@ -30,13 +29,25 @@ from vsae_search.activations.manifest import (
     read_manifest,
     write_manifest,
 )
+from vsae_search.activations.owner import (
+    IDLE_S,
+    has_owner,
+    outlives_driver,
+    owner_name,
+    release_owner,
+    serve_from_owner,
+)
 from vsae_search.activations.plan import BankPlan, plan_bank
+from vsae_search.activations.progress import OnProgress, ProgressReporter
 from vsae_search.activations.statistics import combine
+from vsae_search.activations.stores import measure_stores
 from vsae_search.activations.stream import BatchStream
-from vsae_search.errors import CorruptFile, EnvironmentNotReady, VsaeSearchError
+from vsae_search.activations.tasks import ObjectRef, ensure_task, fetch, load_task, run_windowed
+from vsae_search.errors import CorruptFile, EnvironmentNotReady
 from vsae_search.subjects import ReadsText, Rows, Subject
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -45,25 +56,13 @@ if TYPE_CHECKING:
     from vsae_search.space import ActivationsSpec
     from vsae_search.subjects import Split
 
-ObjectRef: TypeAlias = Any
-"""Ray has no types that a checker can follow."""
-
-Progress: TypeAlias = Callable[[int, int], None]
-
-_MAX_RETRIES = 5
-_MAX_TASKS = 64
-
-_OPTIONS = {"num_cpus": 0, "max_retries": _MAX_RETRIES, "scheduling_strategy": "SPREAD"}
-_ensure_task = ray.remote(**_OPTIONS)(ensure_shard)
-_load_task = ray.remote(**_OPTIONS, num_returns=2)(load_or_harvest)
-
 
 @dataclass(frozen=True)
 class ActivationBank:
     """A small picklable handle to a bank. It carries references and no rows, so it is cheap to pass to every trial.
 
     Pass it to trials inside another object (``tune.with_parameters(train, bank=bank)``): its references then stay
-    references. The driver that built the bank must stay alive, and hold the handle, while trials use it.
+    references. Who built the bank must stay alive while trials use it, and hold the handle unless it has an owner.
 
     Attributes:
         manifest: What the bank holds.
@@ -71,6 +70,7 @@ class ActivationBank:
         shards: References to the training shards, in order.
         calibration_ref: Reference to the calibration rows.
         evaluation_ref: Reference to the evaluation rows.
+        owner: Name of the actor that keeps the bank in the object store after this driver; None when there is none.
     """
 
     manifest: BankManifest
@@ -78,6 +78,7 @@ class ActivationBank:
     shards: tuple[ObjectRef, ...]
     calibration_ref: ObjectRef
     evaluation_ref: ObjectRef
+    owner: str | None = None
 
     def stream(self, *, batch_size: int, seed: int, device: str = "cpu") -> BatchStream:
         """Open an endless stream of batches x_BD (float32, fresh, multiplied by ``manifest.scale``).
@@ -122,6 +123,14 @@ class ActivationBank:
                     "restart the sweep: its files are unchanged, but trials since then have seen other rows",
                 )
 
+    def release(self) -> None:
+        """Let go of the bank: its owner ends now, unless another driver uses it, and not only when it has been idle.
+
+        Without an owner there is nothing to do: the rows go with the last handle.
+        """
+        if self.owner is not None:
+            release_owner(self.owner)
+
     def _load(self, index: int) -> NDArray[Any]:
         x_ND: NDArray[Any] = fetch(self.shards[index])[ROWS]
         return x_ND
@@ -131,7 +140,13 @@ class ActivationBank:
 
 
 def build_bank(
-    subject: Subject, spec: ActivationsSpec, directory: Path, *, on_progress: Progress | None = None
+    subject: Subject,
+    spec: ActivationsSpec,
+    directory: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    detached: bool | None = None,
+    idle_s: float = IDLE_S,
 ) -> ActivationBank:
     """Build the bank of a subject, or open it when its files exist, and place it in the object store.
 
@@ -142,69 +157,90 @@ def build_bank(
         subject: What is being explained.
         spec: Row counts, shard size and row type.
         directory: Folder of banks.
-        on_progress: Called with (steps done, steps in all); a step is a file written or a file loaded.
+        on_progress: Told how far it is: at the start of a stage, after every file, and about once a second.
+        detached: Whether a detached actor owns the objects, so that the next driver finds them in the object store;
+            None has one where Ray outlives this driver.
+        idle_s: How long such an actor waits for the next driver.
 
     Raises:
-        EnvironmentNotReady: Ray is not running, or the disk is too small.
+        EnvironmentNotReady: Ray is not running, or the disk or the spill folder is too small.
         CorruptFile: A file of the bank is damaged.
         UserInputError: The subject's rows cannot be stored or normalised.
     """
     if not ray.is_initialized():
         raise EnvironmentNotReady("Ray is not running", "call ray.init() before building an activation bank")
-    plan = plan_bank(
-        subject.d_in,
-        spec,
-        directory,
-        num_features=0 if subject.truth is None else len(subject.truth.directions_MD),
-        fingerprint=subject.fingerprint,
-        object_store_bytes=int(ray.cluster_resources().get("object_store_memory", 0)),
-    )
+    features = 0 if subject.truth is None else len(subject.truth.directions_MD)
+    plan = plan_bank(subject.d_in, spec, directory, num_features=features, fingerprint=subject.fingerprint)
     plan.check()
     home = plan.directory.absolute()  # workers have working directories of their own
-    home.mkdir(parents=True, exist_ok=True)
-    remove_stale_temporaries(home)
     requests = bank_requests(subject.fingerprint, spec)
     manifest = read_manifest(home, requests)
-    report = _Counter(on_progress, len(requests) * (2 if manifest is None else 1))
-    subject_ref = ray.put(subject)
+    detached = outlives_driver() if detached is None else detached
+    if not (detached and manifest is not None and has_owner(owner_name(manifest, home))):
+        plan = replace(plan, stores=measure_stores(home, plan.total_bytes))
+        plan.check()
+    home.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(home)
+    report = ProgressReporter(on_progress)
     if manifest is None:
-        _prepare(subject, spec)
-        written = _write(subject_ref, requests, home, report, gpu=_harvests_on_gpu(subject))
-        manifest = _describe(subject, spec, requests, written)
-        write_manifest(home, manifest)
-    references = _serve(subject_ref, requests, manifest.files, home, report)
-    return ActivationBank(manifest, plan, references[:-2], references[-2], references[-1])
+        manifest = _harvest(subject, spec, requests, home, report)
+    if not detached:
+        references = _serve(ray.put(subject), requests, manifest.files, home, report)
+        return ActivationBank(manifest, plan, references[:-2], references[-2], references[-1])
+    name = owner_name(manifest, home)
+    references = serve_from_owner(name, subject, requests, manifest.files, home, report, idle_s=idle_s)
+    return ActivationBank(manifest, plan, references[:-2], references[-2], references[-1], name)
 
 
-def fetch(reference: ObjectRef) -> Any:
-    """Return an object, waiting for it to be rebuilt if it was lost.
+def hold_out(
+    bank: ActivationBank, subject: Subject, num_rows: int, *, on_progress: OnProgress | None = None
+) -> ActivationBank:
+    """Return the same bank with another evaluation set: rows of the ``confirm`` split, which no sweep reads.
+
+    Training and calibration rows, and their scale, are those of ``bank``. The rows are kept in a file beside its own.
+
+    Args:
+        bank: The bank of a sweep.
+        subject: Its subject.
+        num_rows: Rows of the held-out set.
+        on_progress: Told how far it is.
 
     Raises:
-        VsaeSearchError: The task that makes it failed with this error; it is raised as it was there.
+        EnvironmentNotReady: The disk is full.
+        CorruptFile: The file of the held-out rows is damaged.
+        UserInputError: The subject's text is too short.
     """
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, VsaeSearchError):
-            raise error.cause from None
-        raise
+    home = bank.plan.directory.absolute()
+    request = ShardRequest(subject.fingerprint, "confirm", 0, num_rows, "fp32", num_rows)
+    report, subject_ref = ProgressReporter(on_progress), ray.put(subject)
+    if isinstance(subject, ReadsText):
+        report.begin("tokenise")
+        subject.prepare({"confirm": num_rows}, num_rows)
+    (written,) = _write(subject_ref, [request], home, report, gpu=_harvests_on_gpu(subject))
+    (reference,) = _serve(subject_ref, [request], [written.entry], home, report)
+    changes = {
+        "evaluation_rows": num_rows,
+        "evaluation_digest": written.entry.sha256,
+        "files": (*bank.manifest.files[:-1], written.entry),
+    }
+    return replace(bank, manifest=bank.manifest.model_copy(update=changes), evaluation_ref=reference)
 
 
-class _Counter:
-    """Counts steps and reports them."""
+def _harvest(
+    subject: Subject, spec: ActivationsSpec, requests: Sequence[ShardRequest], home: Path, report: ProgressReporter
+) -> BankManifest:
+    """Have every file of a bank written, and then its manifest."""
+    _prepare(subject, spec, report)
+    written = _write(ray.put(subject), requests, home, report, gpu=_harvests_on_gpu(subject))
+    manifest = _describe(subject, spec, requests, written)
+    write_manifest(home, manifest)
+    return manifest
 
-    def __init__(self, on_progress: Progress | None, total: int) -> None:
-        self._on_progress, self._total, self._done = on_progress, total, 0
 
-    def __call__(self) -> None:
-        self._done += 1
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
-
-
-def _prepare(subject: Subject, spec: ActivationsSpec) -> None:
+def _prepare(subject: Subject, spec: ActivationsSpec, report: ProgressReporter) -> None:
     """Let a subject that reads text tokenise it here, once, and refuse a text that is too short."""
     if isinstance(subject, ReadsText):
+        report.begin("tokenise")
         rows: dict[Split, int] = {
             "train": spec.num_tokens,
             "calibration": spec.calibration_tokens,
@@ -219,12 +255,18 @@ def _harvests_on_gpu(subject: Subject) -> bool:
 
 
 def _write(
-    subject_ref: ObjectRef, requests: Sequence[ShardRequest], home: Path, report: _Counter, *, gpu: bool
+    subject_ref: ObjectRef, requests: Sequence[ShardRequest], home: Path, report: ProgressReporter, *, gpu: bool
 ) -> list[WrittenShard]:
     """Have every file written (or found) and return the reports, in order."""
-    task = _ensure_task.options(num_gpus=1) if gpu else _ensure_task
-    acknowledged = _run_windowed([partial(task.remote, subject_ref, request, home) for request in requests], report)
-    return [written for written in acknowledged if isinstance(written, WrittenShard)]
+    report.begin("harvest", [request.num_rows for request in requests])
+    if gpu:
+        written = write_on_gpus(subject_ref, requests, home, report)
+    else:
+        tasks = {
+            index: partial(ensure_task.remote, subject_ref, request, home) for index, request in enumerate(requests)
+        }
+        written = run_windowed(tasks, report)
+    return [written[index] for index in range(len(requests))]
 
 
 def _serve(
@@ -232,34 +274,18 @@ def _serve(
     requests: Sequence[ShardRequest],
     entries: Sequence[ShardEntry],
     home: Path,
-    report: _Counter,
+    report: ProgressReporter,
 ) -> tuple[ObjectRef, ...]:
     """Place every file in the object store and return the references, in order."""
     references: dict[int, ObjectRef] = {}
 
     def submit(index: int) -> ObjectRef:
-        references[index], acknowledgement = _load_task.remote(subject_ref, requests[index], entries[index], home)
+        references[index], acknowledgement = load_task.remote(subject_ref, requests[index], entries[index], home)
         return acknowledgement
 
-    _run_windowed([partial(submit, index) for index in range(len(requests))], report)
+    report.begin("load", [request.num_rows for request in requests])
+    run_windowed({index: partial(submit, index) for index in range(len(requests))}, report)
     return tuple(references[index] for index in range(len(requests)))
-
-
-def _run_windowed(submits: Sequence[Callable[[], ObjectRef]], report: _Counter) -> list[Any]:
-    """Submit tasks a few at a time and return their (small) results in order; the first error is raised."""
-    window = min(_MAX_TASKS, max(1, int(ray.cluster_resources().get("CPU", 1))))
-    results: list[Any] = [None] * len(submits)
-    pending: dict[ObjectRef, int] = {}
-    submitted = 0
-    while submitted < len(submits) or pending:
-        while submitted < len(submits) and len(pending) < window:
-            pending[submits[submitted]()] = submitted
-            submitted += 1
-        ready, _ = ray.wait(list(pending), num_returns=1)
-        for reference in ready:
-            results[pending.pop(reference)] = fetch(reference)
-            report()
-    return results
 
 
 def _describe(

@@ -27,6 +27,7 @@ STORAGE: dict[Dtype, np.dtype[Any]] = {
 }
 """The numpy type that holds each row type."""
 
+_FP16_INF, _BF16_INF = 0x7C00, 0x7F80  # bits of +infinity; NaNs have larger ones
 _BLOCK_BYTES = 1 << 18
 """Rows are decoded in blocks of about this many output bytes, so that every pass after the first stays in cache."""
 
@@ -44,18 +45,19 @@ def encode_rows(x_ND: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
     Raises:
         UserInputError: A value is not finite, or is too large for ``dtype``.
     """
-    if not np.isfinite(x_ND).all():
-        raise UserInputError(
-            "the subject produced activations that are not finite", "check the subject: nothing can be trained on NaN"
-        )
     if dtype == "fp32":
-        return np.ascontiguousarray(x_ND, dtype=np.float32)
-    if dtype == "fp16":
+        stored_ND: NDArray[Any] = np.ascontiguousarray(x_ND, dtype=np.float32)
+        finite = bool(np.isfinite(stored_ND).all())
+    elif dtype == "fp16":
         with np.errstate(over="ignore"):  # an overflow becomes inf and is refused below
-            half_ND = x_ND.astype(np.float16)
-        return _refuse_overflow(half_ND, bool(np.isfinite(half_ND).all()), x_ND, dtype)
-    brain_ND = torch.tensor(x_ND, dtype=torch.bfloat16)
-    return _refuse_overflow(brain_ND.view(torch.int16).numpy(), bool(brain_ND.isfinite().all()), x_ND, dtype)
+            stored_ND = x_ND.astype(np.float16)
+        finite = _all_below(stored_ND, _FP16_INF)
+    else:
+        stored_ND = torch.tensor(x_ND, dtype=torch.bfloat16).view(torch.int16).numpy()
+        finite = _all_below(stored_ND, _BF16_INF)
+    if not finite:
+        raise _refusal(x_ND, dtype)
+    return stored_ND
 
 
 def decode_rows(stored_ND: NDArray[Any], dtype: Dtype, scale: float, out_ND: NDArray[np.float32]) -> None:
@@ -81,14 +83,29 @@ def decode_rows(stored_ND: NDArray[Any], dtype: Dtype, scale: float, out_ND: NDA
             # torch casts fp16 about ten times faster than numpy; it is given a private copy of the block
             torch.from_numpy(out).copy_(torch.from_numpy(block.copy()))
         else:
-            np.left_shift(block.view(np.uint16), 16, out=out.view(np.uint32), dtype=np.uint32)
+            bits = out.view(np.uint32)
+            np.copyto(bits, block.view(np.uint16))  # widening first, in a pass of its own, takes two thirds of the time
+            np.left_shift(bits, 16, out=bits)
         np.multiply(out, factor, out=out)
 
 
-def _refuse_overflow(stored_ND: NDArray[Any], finite: bool, x_ND: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
-    if not finite:
-        raise UserInputError(
-            f"activations reach {float(np.abs(x_ND).max()):.4g}, which {dtype} cannot hold",
-            "set activations.dtype to fp32" + (" or bf16" if dtype == "fp16" else ""),
+def _all_below(stored_ND: NDArray[Any], infinity: int) -> bool:
+    """Whether all 16-bit numbers are finite: without their sign, the bits of finite numbers are below infinity's."""
+    step = max(1, _BLOCK_BYTES // max(1, stored_ND.shape[1] * stored_ND.itemsize))
+    bits_ND = stored_ND.view(np.uint16)
+    return all(
+        int((bits_ND[start : start + step] & 0x7FFF).max(initial=0)) < infinity
+        for start in range(0, len(bits_ND), step)
+    )
+
+
+def _refusal(x_ND: NDArray[np.float32], dtype: Dtype) -> UserInputError:
+    """Return the error for rows that are not finite once they are stored."""
+    if not np.isfinite(x_ND).all():
+        return UserInputError(
+            "the subject produced activations that are not finite", "check the subject: nothing can be trained on NaN"
         )
-    return stored_ND
+    return UserInputError(
+        f"activations reach {float(np.abs(x_ND).max()):.4g}, which {dtype} cannot hold",
+        "set activations.dtype to fp32" + (" or bf16" if dtype == "fp16" else ""),
+    )

@@ -99,8 +99,8 @@ def harvest_arrays(subject: Subject, request: ShardRequest) -> Arrays:
     """Harvest the rows of one shard in the form in which they are stored; a pure function of its arguments.
 
     Training rows are shuffled with a permutation drawn from the shard's key, so that contiguous slices of a shard mix
-    its documents; only the activations are kept. Evaluation rows stay in order, since losses are compared sequence by
-    sequence, and keep every array of ``Rows``.
+    its documents; only the activations are kept. Rows of the evaluation and confirm splits stay in order, since losses
+    are compared sequence by sequence, and keep every array of ``Rows``.
 
     Raises:
         UserInputError: The rows cannot be stored (not finite, too large for the row type).
@@ -108,10 +108,11 @@ def harvest_arrays(subject: Subject, request: ShardRequest) -> Arrays:
     rows = subject.harvest(request.index, request.num_rows, request.split, shard_rows=request.shard_rows)
     x_ND = rows.x_ND
     assert x_ND.shape == (request.num_rows, subject.d_in), f"harvest returned {x_ND.shape}"
-    if request.split == "train":
-        x_ND = x_ND[np.random.default_rng(int(request.key, 16)).permutation(len(x_ND))]
-    arrays: Arrays = {ROWS: encode_rows(x_ND, request.dtype)}
-    if request.split == "evaluation":
+    stored_ND = encode_rows(x_ND, request.dtype)
+    if request.split == "train":  # after the rounding: half the bytes are moved, and the rows are the same
+        stored_ND = stored_ND.take(np.random.default_rng(int(request.key, 16)).permutation(len(x_ND)), axis=0)
+    arrays: Arrays = {ROWS: stored_ND}
+    if request.split in ("evaluation", "confirm"):
         for field in fields(Rows):
             value = getattr(rows, field.name)
             if field.name != ROWS and value is not None:

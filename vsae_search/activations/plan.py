@@ -1,6 +1,7 @@
 """How large a bank will be, and whether there is room for it, before any work starts.
 
-Nothing here needs Ray, so that a dry run can print the plan.
+The disk must hold its files, and the object stores its arrays, together with the folders to which Ray spills what does
+not fit in them. Nothing here needs a running Ray, so that a dry run can print the plan.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from vsae_search.activations.codec import STORAGE
 from vsae_search.activations.manifest import bank_key, bank_requests, count_shards
+from vsae_search.activations.stores import NodeStore, existing
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vsae_search.space import ActivationsSpec
@@ -38,7 +41,8 @@ class BankPlan:
         evaluation_bytes: Bytes of the evaluation rows.
         missing_bytes: Bytes that are not on disk yet and will be written.
         free_disk_bytes: Free space where they will be written.
-        object_store_bytes: Capacity of the object store over all nodes; None when no cluster is known.
+        stores: The object stores that will hold the arrays, one for each node; empty when no cluster is known, or when
+            the arrays are in them already.
     """
 
     directory: Path
@@ -48,7 +52,7 @@ class BankPlan:
     evaluation_bytes: int
     missing_bytes: int
     free_disk_bytes: int
-    object_store_bytes: int | None = None
+    stores: tuple[NodeStore, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -61,12 +65,17 @@ class BankPlan:
         return math.ceil(self.missing_bytes * _DISK_MARGIN)
 
     @property
+    def object_store_bytes(self) -> int | None:
+        """Capacity of the object stores together; None when no cluster is known."""
+        return sum(store.capacity_bytes for store in self.stores) if self.stores else None
+
+    @property
     def spilled_bytes(self) -> int:
-        """Bytes that do not fit in the object store and that Ray will keep in its own spill files; 0 if unknown."""
-        return 0 if self.object_store_bytes is None else max(0, self.total_bytes - self.object_store_bytes)
+        """Bytes that do not fit in the object stores and are read from spill files; 0 if unknown."""
+        return sum(max(0, self._share_bytes - store.capacity_bytes) for store in self.stores)
 
     def check(self) -> None:
-        """Refuse a bank that the disk cannot hold. One that exceeds the object store is allowed: Ray spills it.
+        """Refuse a bank that the disk or the spill folders cannot hold. One that exceeds memory alone is allowed.
 
         Raises:
             EnvironmentNotReady: Too little free space; the message has the numbers.
@@ -84,6 +93,36 @@ class BankPlan:
                 f"the activation bank would have {self.num_shards} shards; {MAX_SHARDS} is the most",
                 "raise activations.shard_tokens, or lower activations.num_tokens",
             )
+        for store in self.stores:
+            self._check_store(store)
+
+    @property
+    def _share_bytes(self) -> int:
+        """Bytes on each node: Ray spreads the shards evenly."""
+        return math.ceil(self.total_bytes / max(1, len(self.stores)))
+
+    def _check_store(self, store: NodeStore) -> None:
+        """Refuse a node whose spill folder cannot hold its share of the bank.
+
+        All of the share is counted: once Ray has begun to spill, reading in another order pushes out the rest too.
+
+        Raises:
+            EnvironmentNotReady: Too little free space; the message has the numbers.
+        """
+        if store.holds(self._share_bytes):
+            return
+        needed = math.ceil(self._share_bytes * _DISK_MARGIN)
+        files = self.required_disk_bytes if store.holds_files else 0
+        if needed + files > store.usable_bytes:
+            beside = f" and {format_bytes(files)} for the bank's files" if files else ""
+            raise EnvironmentNotReady(
+                f"the activation bank is {format_bytes(self.total_bytes)}, and the object store of node {store.node}"
+                f" holds {format_bytes(store.capacity_bytes)}: Ray needs {format_bytes(needed)} for spilling{beside} on"
+                f" the disk of {store.spill_directory}, where {format_bytes(store.usable_bytes)} can be used",
+                "raise resources.object_store_gb (or ray start --object-store-memory), free some space, point"
+                " --object-spilling-directory to a larger disk, lower activations.num_tokens, or set activations.dtype"
+                " to bf16 to halve it",
+            )
 
     def describe(self) -> str:
         """Return the plan as one line for people."""
@@ -92,7 +131,10 @@ class BankPlan:
         )
         text += f", {format_bytes(self.free_disk_bytes)} free)"
         if self.spilled_bytes:
-            text += f"; {format_bytes(self.spilled_bytes)} more than the object store holds, Ray will spill to disk"
+            places = ", ".join(
+                dict.fromkeys(str(store.spill_directory) for store in self.stores if store.spill_directory)
+            )
+            text += f"; {format_bytes(self.spilled_bytes)} more than the object store holds, Ray will spill to {places}"
         return text
 
 
@@ -103,7 +145,7 @@ def plan_bank(
     *,
     num_features: int = 0,
     fingerprint: str | None = None,
-    object_store_bytes: int | None = None,
+    stores: Sequence[NodeStore] = (),
 ) -> BankPlan:
     """Size a bank, without starting or creating anything.
 
@@ -113,7 +155,7 @@ def plan_bank(
         directory: Folder of banks, as given to ``build_bank``; it need not exist.
         num_features: Width of the ground-truth features kept beside each evaluation row; 0 when there are none.
         fingerprint: Fingerprint of the subject, when it is known: files that already exist are then not counted.
-        object_store_bytes: Capacity of the object store, when it is known.
+        stores: The object stores, when they are known.
     """
     evaluation_bytes = spec.evaluation_tokens * (d_in + num_features) * _FLOAT32_BYTES
     calibration_bytes = spec.calibration_tokens * d_in * _FLOAT32_BYTES
@@ -133,8 +175,8 @@ def plan_bank(
         calibration_bytes=calibration_bytes,
         evaluation_bytes=evaluation_bytes,
         missing_bytes=train_bytes + calibration_bytes + evaluation_bytes - present_bytes,
-        free_disk_bytes=shutil.disk_usage(_existing(directory)).free,
-        object_store_bytes=object_store_bytes,
+        free_disk_bytes=shutil.disk_usage(existing(directory)).free,
+        stores=tuple(stores),
     )
 
 
@@ -145,11 +187,3 @@ def format_bytes(count: int) -> str:
         value /= 1000
         units.pop(0)
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
-def _existing(directory: Path) -> Path:
-    """Return the nearest ancestor that exists: the file system on which the directory would be created."""
-    directory = directory.absolute()
-    while not directory.exists():
-        directory = directory.parent
-    return directory

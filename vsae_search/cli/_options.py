@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import shlex
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -45,7 +47,26 @@ def sweep_directory(root: Path, name: str) -> Path:
     hint = (
         f"Sweeps in {root}: {', '.join(known)}" if known else f"There is no sweep in {root} yet; --root names another."
     )
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        hint = f"Did you mean {near[0]!r}? {hint}"
     raise UserInputError(f"There is no sweep called {name!r} in {root}.", hint)
+
+
+def command_for(command: str, name: str, root: Path) -> str:
+    """The command line of a command on a sweep, to be copied from the terminal."""
+    where = f" --root {shlex.quote(str(root))}" if root != DEFAULT_ROOT else ""
+    return f"python -m vsae_search {command} {name}{where}"
+
+
+def sweep_or_directory(root: Path, name: str) -> Path:
+    """The folder of an existing sweep, given by its name or as a folder.
+
+    Raises:
+        UserInputError: when it is neither.
+    """
+    folder = Path(name)
+    return folder if (folder / "sweep.json").is_file() else sweep_directory(root, name)
 
 
 def obstacle(folder: Path) -> str | None:

@@ -6,16 +6,29 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from vsae_search.errors import UserInputError
-from vsae_search.space import ChoiceRange, ConstantRange, IntRange, LanguageModelSubject, LogRange, UniformRange
+from vsae_search.space import (
+    ChoiceRange,
+    ConstantRange,
+    DatasetText,
+    FilesText,
+    IntRange,
+    LanguageModelSubject,
+    LogRange,
+    PythonStdlibText,
+    TokensText,
+    UniformRange,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vsae_search.activations import BankPlan
-    from vsae_search.space import Range, SearchSpace, SubjectSpec
+    from vsae_search.space import Range, SearchSpace, SubjectSpec, TextSpec
 
 
-def plan(space: SearchSpace, path: Path, root: Path, address: str | None = None) -> dict[str, Any]:
+def plan(
+    space: SearchSpace, path: Path, root: Path, address: str | None = None, source: Path | None = None
+) -> dict[str, Any]:
     """Collect everything that is decided before a sweep starts, as values that JSON can hold."""
     from vsae_search.search.budgets import trial_budgets
     from vsae_search.subjects import width_of
@@ -36,11 +49,15 @@ def plan(space: SearchSpace, path: Path, root: Path, address: str | None = None)
         "d_in": d_in,
         "train_tokens": space.activations.num_tokens,
         "evaluation_tokens": space.activations.evaluation_tokens,
-        "bank": "sized when the model is loaded" if bank is None else bank.describe(),
+        "bank": _bank_of_any_width(space) if bank is None else bank.describe(),
         "trials": sum(budgets.values()),
         "steps_per_trial": space.training.num_steps,
         "batch_size": space.training.batch_size,
         "sampler": space.search.sampler,
+        "allocation": space.search.allocation,
+        "l0_range": space.objectives.l0_range,
+        "enqueued": len(space.search.enqueue),
+        "from": _from(space, root, source),
         "reference": None if reference is None else reference.model_dump(),
         "architectures": {
             name: {
@@ -49,12 +66,24 @@ def plan(space: SearchSpace, path: Path, root: Path, address: str | None = None)
             }
             for name in space.architectures
         },
+        "early_stopping": _early_stopping(space),
         "cpus_per_trial": space.resources.cpus_per_trial,
         "gpus_per_trial": space.resources.gpus_per_trial,
         "tracking": mask_secrets(space.tracking.uri or f"sqlite in {root / space.name}"),
         "directory": str(root / space.name),
         "warnings": _warnings(space, address),
     }
+
+
+def _from(space: SearchSpace, root: Path, source: Path | None) -> dict[str, Any] | None:
+    """What is taken over from an earlier sweep, and what does not fit."""
+    from vsae_search.search.directory import earlier_session
+    from vsae_search.search.warm_start import warm_start
+
+    if source is None:
+        return None
+    start = warm_start(space, earlier_session(space, root / space.name), source)
+    return None if start is None else start.model_dump(mode="json")
 
 
 def check(space: SearchSpace, root: Path) -> None:
@@ -83,6 +112,17 @@ def _bank(space: SearchSpace, root: Path) -> BankPlan | None:
     return None if d_in is None else plan_bank(d_in, space.activations, root / BANK_FOLDER, num_features=features)
 
 
+def _bank_of_any_width(space: SearchSpace) -> str:
+    """What is known of the size of a bank before the width of its rows is."""
+    from vsae_search.activations.codec import STORAGE
+    from vsae_search.activations.manifest import count_shards
+    from vsae_search.activations.plan import format_bytes
+
+    spec = space.activations
+    each = format_bytes(spec.num_tokens * STORAGE[spec.dtype].itemsize)
+    return f"{count_shards(spec)} shards, {each} for each of the d_in coordinates; checked when that is known"
+
+
 def _state(space: SearchSpace, root: Path) -> str:
     """Whether the sweep is new, goes on, or will be refused because its search space is another one."""
     from vsae_search.search.directory import earlier_session
@@ -96,17 +136,45 @@ def _state(space: SearchSpace, root: Path) -> str:
 
 def _warnings(space: SearchSpace, address: str | None) -> list[str]:
     """What is likely to be a mistake; the size of a cluster is not known here."""
-    here, wanted = os.cpu_count() or 1, space.resources.cpus_per_trial
-    if address is not None or wanted <= here:
+    if address is not None:
         return []
-    return [f"a trial asks for {wanted:g} CPUs and this machine has {here}: no trial can start"]
+    found: list[str] = []
+    cpus, gpus, here = space.resources.cpus_per_trial, space.resources.gpus_per_trial, os.cpu_count() or 1
+    if cpus != "auto" and cpus > here:
+        found.append(f"a trial asks for {cpus:g} CPUs and this machine has {here}: no trial can start")
+    if gpus != "auto" and gpus > 0 and gpus > (there := _gpus()):
+        found.append(f"a trial asks for {gpus:g} GPU and this machine has {there}: no trial can start")
+    return found
+
+
+def _gpus() -> int:
+    """GPUs of this machine; asked for only when trials want some, since it takes torch."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _source(spec: SubjectSpec) -> str:
     """What a language model is, and where it is read; nothing for other subjects."""
     if not isinstance(spec, LanguageModelSubject):
         return ""
-    return f"{spec.model} at {spec.hook_name}, context {spec.context_length}, text {spec.text.source}"
+    model = spec.model if spec.revision is None else f"{spec.model}@{spec.revision}"
+    return f"{model} at {spec.hook_name}, context {spec.context_length}, text {_text(spec.text)}"
+
+
+def _text(spec: TextSpec) -> str:
+    """Where a text comes from."""
+    match spec:
+        case PythonStdlibText():
+            return spec.source
+        case DatasetText():
+            config = "" if spec.config is None else f" {spec.config}"
+            return f"{spec.source} {spec.name}{config} {spec.split}"
+        case FilesText():
+            more = f" and {len(spec.paths) - 1} more" if len(spec.paths) > 1 else ""
+            return f"{spec.source} {spec.paths[0]}{more}"
+        case TokensText():
+            return f"{spec.source} {spec.path}"
 
 
 def in_words(spec: Range) -> str:
@@ -128,8 +196,10 @@ def as_text(data: dict[str, Any]) -> str:
     corner = f"L0 {reference['l0']:g}, {reference['delta_ce']:g}" if reference else "measured at the start"
     rows = f"{_count(data['train_tokens'])} train / {_count(data['evaluation_tokens'])} evaluation"
     search = f"{len(data['architectures'])} architectures · sampler {data['sampler']}"
+    search += ", one study for all" if data["allocation"] == "joint" else ""
+    corner += f" · L0 from {data['l0_range'][0]:g} to {data['l0_range'][1]:g}" if data["l0_range"] else ""
     trial = f"{data['steps_per_trial']} steps of {data['batch_size']} rows"
-    share = f"{data['cpus_per_trial']:g} CPU and {data['gpus_per_trial']:g} GPU per trial"
+    share = f"{_amount(data['cpus_per_trial'])} CPU and {_amount(data['gpus_per_trial'])} GPU per trial"
     source = f"{data['subject_source']}   " if data["subject_source"] else ""
     lines = [
         ("Sweep", f"{data['name']}   ({data['state']}; {data['file']}, search space {data['digest'][:12]})"),
@@ -140,13 +210,40 @@ def as_text(data: dict[str, Any]) -> str:
     for name, one in data["architectures"].items():
         ranges = "   ".join(f"{key} {text}" for key, text in one["ranges"].items()) or "defaults"
         lines.append(("", f"  {name:<14} {one['trials']:>3} trials   {ranges}"))
+    if data["enqueued"]:
+        lines.append(("First", f"{data['enqueued']} configurations of search.enqueue"))
+    if (start := data["from"]) is not None:
+        text = f"{len(start['trials'])} configurations from the frontiers of {start['source']}"
+        lines.append(("From", f"{text}; {len(start['left_out'])} are left out"))
+        lines += [("", f"  {one['uid']}: {one['reason']}") for one in start["left_out"]]
     lines += [
         ("Plan", f"{data['trials']} trials · {trial} each · {share}"),
+        ("Stopping", data["early_stopping"]),
         ("Tracking", data["tracking"]),
         ("Storage", data["directory"]),
         *(("Warning", text) for text in data["warnings"]),
     ]
     return "\n".join(f"{label:<10}{text}" for label, text in lines)
+
+
+def _early_stopping(space: SearchSpace) -> str:
+    """Whether, where and by which rule trials are stopped early."""
+    from vsae_search.search.halving import Rule, stopped_early
+
+    rule = Rule.of(space)
+    rungs = [f"{rung:g}" for rung in space.training.rungs if rule.decides_at(rung)]
+    asked = " (auto)" if space.search.early_stopping == "auto" else ""
+    architectures = stopped_early(space)
+    if not architectures:
+        return f"off{asked}: every trial is trained to its end"
+    if not rungs:
+        return f"on{asked}, and without effect: no rung lies between {rule.grace:g} and 1 of the training"
+    which = "each architecture" if len(architectures) == len(space.architectures) else ", ".join(architectures)
+    return f"on{asked}: about the best 1/{rule.eta:g} of {which} go on at {', '.join(rungs)} of the training"
+
+
+def _amount(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _count(number: int) -> str:

@@ -1,4 +1,7 @@
-"""How a running sweep shows itself: one live block on a terminal, one plain line per finished trial elsewhere."""
+"""How a running sweep shows itself: one live block on a terminal; elsewhere plain lines, one per finished trial.
+
+The harvest before the first trial has a bar of its own on a terminal, and a line every ten seconds elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vsae_search.cli import _console
+from vsae_search.cli._harvest import Pace, count, in_words
 from vsae_search.frontier import hypervolume
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
+    from vsae_search.activations import HarvestProgress
     from vsae_search.search import RungRecord, SweepRecord, TrialRecord
 
 _REFRESH_PER_S = 4
+_LINE_EVERY_S = 10.0
+_BAR_WIDTH = 30
 _STATES = ("completed", "stopped", "diverged", "failed")
 
 
@@ -32,6 +39,7 @@ class Tally:
         self.running: dict[str, str] = {}
         self.points: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self.reference: tuple[float, float] | None = None
+        self.l0_range: tuple[float, float] | None = None
         self.started = time.monotonic()
         self.earlier = 0
 
@@ -40,6 +48,7 @@ class Tally:
         self.budgets = {name: plan.trials for name, plan in record.architectures.items()}
         if record.reference is not None:
             self.reference = (record.reference.l0, record.reference.delta_ce)
+            self.l0_range = record.reference.l0_range
         self.started = time.monotonic()
 
     def begin(self, uid: str, architecture: str) -> None:
@@ -67,7 +76,8 @@ class Tally:
     def hypervolume(self, architecture: str | None = None) -> float | None:
         """Hypervolume of one architecture's trials, or of all; None before the reference point is known."""
         names = [architecture] if architecture else list(self.points)
-        points = [point for name in names for point in self.points[name]]
+        low, high = self.l0_range or (-math.inf, math.inf)
+        points = [point for name in names for point in self.points[name] if low <= point[0] <= high]
         if self.reference is None or not points:
             return None
         return hypervolume(np.array(points), self.reference).value
@@ -81,11 +91,42 @@ class Tally:
 
 
 class PlainProgress:
-    """One ``key=value`` line on standard error per finished trial, for logs."""
+    """One ``key=value`` line on standard error per finished trial, for logs.
 
-    def __init__(self) -> None:
+    Args:
+        unit: What a row of activations stands for.
+    """
+
+    def __init__(self, unit: str = "rows") -> None:
         self.tally = Tally()
+        self._pace, self._unit = Pace(), unit
+        self._spoken: tuple[str, float] = ("", 0.0)  # the stage of the harvest's last line, and its time
         self._kept = 0  # trials of earlier sessions that are not on a line yet
+
+    def on_harvest(self, progress: HarvestProgress) -> None:
+        """One line about every ten seconds, and one at the end of the harvest."""
+        self._pace.add(progress)
+        stage, spoken_s = self._spoken
+        if stage != progress.stage:
+            self._spoken = (progress.stage, 0.0)
+            if progress.stage != "load":  # which takes a moment
+                self.stage(in_words(progress))
+            return
+        ends = self._pace.finished and progress.stage == "harvest"
+        if not ends and progress.seconds - spoken_s < _LINE_EVERY_S:
+            return
+        self._spoken = (progress.stage, progress.seconds)
+        self._line(progress.stage, **self._harvest_values(progress))
+
+    def _harvest_values(self, progress: HarvestProgress) -> dict[str, object]:
+        values: dict[str, object] = {}
+        if progress.rows_total:
+            values[self._unit] = f"{progress.rows_done}/{progress.rows_total}"
+        if progress.stage == "harvest":
+            pace = progress.rows_done / progress.seconds if self._pace.finished else self._pace.rows_per_s
+            values[f"{self._unit}_per_s"] = "-" if pace is None else f"{pace:.0f}"
+            values["eta"] = _clock(self._pace.remaining_s)
+        return {**values, "elapsed_s": f"{progress.seconds:.0f}"}
 
     def on_sweep_start(self, record: SweepRecord) -> None:
         """Say where the details go."""
@@ -123,10 +164,16 @@ class PlainProgress:
         self._say_kept()
         counts = sum((states for states in self.tally.states.values()), Counter[str]())
         self._line("sweep_ended", name=record.name, **{state: counts[state] for state in _STATES if counts[state]})
+        for event, values in closing_numbers(record).items():
+            self._line(event, **values)
 
     def stage(self, text: str) -> None:
         """Say what is being prepared."""
         self._line("preparing", what=text)
+
+    def on_drain(self, running: int) -> None:
+        """Say that the sweep has been asked to stop."""
+        self._line("stopping", running=running, what="what runs is finished; Ctrl-C again stops at once")
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -142,20 +189,33 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """One block that redraws itself on a terminal: bar, counts per architecture, hypervolume, last events."""
+    """One block that redraws itself on a terminal: bar, counts per architecture, hypervolume, last events.
 
-    def __init__(self) -> None:
+    Args:
+        unit: What a row of activations stands for.
+    """
+
+    def __init__(self, unit: str = "rows") -> None:
         self.tally = Tally()
+        self._pace, self._unit = Pace(), unit
+        self._harvesting, self._began = False, 0.0
         self._stage = "starting"
         self._events: list[str] = []
         self._live: Live | None = None
         self._logs = ""
 
+    def on_harvest(self, progress: HarvestProgress) -> None:
+        """Draw how far the harvest is."""
+        self._pace.add(progress)
+        self._harvesting = True
+        self._began = time.monotonic() - progress.seconds
+        self._say(in_words(progress))
+
     def on_sweep_start(self, record: SweepRecord) -> None:
         """Begin to draw the table."""
         self.tally.start(record)
         self._logs = record.ray_logs or ""
-        self.stage(f"{record.name}: searching")
+        self.stage(f"{record.name}: running")
 
     def on_trial_start(self, uid: str, architecture: str, params: dict[str, Any]) -> None:
         """Show the trial as running."""
@@ -175,10 +235,15 @@ class LiveProgress:
 
     def on_sweep_end(self, record: SweepRecord) -> None:
         """Leave the final table on the screen."""
-        self.stage(f"{record.name}: {record.status}")
+        numbers = [f"{key} {value}" for values in closing_numbers(record).values() for key, value in values.items()]
+        self.stage("   ".join([f"{record.name}: {record.status}", *numbers]))
 
     def stage(self, text: str) -> None:
         """Say what is being done now."""
+        self._harvesting = False
+        self._say(text)
+
+    def _say(self, text: str) -> None:
         self._stage = text
         if self._live is None:
             from rich.live import Live
@@ -186,6 +251,10 @@ class LiveProgress:
             self._live = Live(console=_console.stderr(), refresh_per_second=_REFRESH_PER_S)
             self._live.start()
         self._draw()
+
+    def on_drain(self, running: int) -> None:
+        """Say that the sweep has been asked to stop."""
+        self.stage(f"stopping: {running} trials are finished first; Ctrl-C again stops at once")
 
     def close(self) -> None:
         """Stop redrawing; what is on the screen stays."""
@@ -203,11 +272,28 @@ class LiveProgress:
         from rich.text import Text
 
         lines: list[RenderableType] = [Text(self._stage, style="bold")]
+        if self._harvesting:
+            lines.append(self._harvest_bar())
         if self.tally.total:
             lines += [self._bar(), self._table(), *(Text(event, style="dim") for event in self._events)]
         if self._logs:
             lines.append(Text(f"Ray logs: {self._logs}", style="dim", overflow="fold"))
         return Group(*lines)
+
+    def _harvest_bar(self) -> RenderableType:
+        from rich.columns import Columns
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        progress = self._pace.latest
+        assert progress is not None, "there is a report to draw"
+        if not progress.rows_total:
+            return _Elapsed(self._began)
+        pace = self._pace.rows_per_s
+        shown = f"{count(progress.rows_done)}/{count(progress.rows_total)} {self._unit}"
+        shown += "" if pace is None else f"   {count(pace)} {self._unit}/s"
+        bar = ProgressBar(total=progress.rows_total, completed=progress.rows_done, width=_BAR_WIDTH)
+        return Columns([bar, Text(f"{shown}   ETA {_clock(self._pace.remaining_s)}")])
 
     def _bar(self) -> RenderableType:
         from rich.columns import Columns
@@ -218,7 +304,7 @@ class LiveProgress:
         shown = f"{self.tally.done}/{self.tally.total} trials   ETA {_clock(self.tally.remaining_s())}"
         if volume is not None:
             shown += f"   hypervolume {volume:.4g}"
-        bar = ProgressBar(total=self.tally.total, completed=self.tally.done, width=30)
+        bar = ProgressBar(total=self.tally.total, completed=self.tally.done, width=_BAR_WIDTH)
         return Columns([bar, Text(shown)])
 
     def _table(self) -> RenderableType:
@@ -235,6 +321,34 @@ class LiveProgress:
             counts = [str(count) if count else "-" for count in (running[name], *(states[state] for state in _STATES))]
             table.add_row(name, *counts, str(budget), "-" if volume is None else f"{volume:.4g}")
         return table
+
+
+class _Elapsed:
+    """Time since something began, read anew whenever it is drawn."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+
+    def __rich__(self) -> str:
+        return f"{_clock(time.monotonic() - self._began)} so far"
+
+
+def closing_numbers(record: SweepRecord) -> dict[str, dict[str, str]]:
+    """What the last lines of a sweep say: how busy the machines were, and what early stopping did."""
+    shown: dict[str, dict[str, str]] = {}
+    used = {key: value for key, value in record.utilisation.items() if key != "wall_s" and value is not None}
+    if record.utilisation.get("wall_s"):
+        shown["utilisation"] = {key: f"{value:.0%}" for key, value in used.items()}
+    stopping = record.early_stopping
+    if stopping.get("on"):
+        rate = stopping["false_stop_rate"]
+        shown["early_stopping"] = {
+            "stopped": str(stopping["stopped"]),
+            "training_saved": f"{stopping['training_saved']:.0%}",
+            "audited": str(stopping["audited"]),
+            "false_stop_rate": "-" if rate is None else f"{rate:.0%}",
+        }
+    return shown
 
 
 def _clock(seconds: float | None) -> str:

@@ -19,7 +19,10 @@ from vsae_search import __version__
 from vsae_search.cli import _console
 from vsae_search.errors import Terminated, VsaeSearchError
 
-_ORDER = ("sweep", "report", "ui", "validate", "schema", "doctor")  # the order in --help; others follow by name
+_ORDER = (  # the order in --help; others follow by name
+    *("sweep", "resume", "status", "stop", "confirm", "report", "ui"),
+    *("validate", "schema", "doctor"),
+)
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 

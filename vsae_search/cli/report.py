@@ -1,8 +1,8 @@
-"""``report``: write a sweep's Pareto report again."""
+"""``report``: write a sweep's Pareto report again, or compare several sweeps in one."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,9 +19,16 @@ from vsae_search.cli._options import (
 )
 from vsae_search.errors import UserInputError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LONGEST_NAME = 100
+
 
 def report(
-    name: Annotated[str, typer.Argument(help="Name of the sweep.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Name of the sweep; several are compared in one report.")
+    ],
     root: Root = DEFAULT_ROOT,
     reports: Reports = DEFAULT_REPORTS,
     tracking_url: Annotated[
@@ -29,7 +36,10 @@ def report(
     ] = None,
     output: OutputFormat = Output.TABLE,
 ) -> None:
-    """Write the Pareto report of a sweep: one HTML page, figures, tables and report.json."""
+    """Write the Pareto report of a sweep: one HTML page, figures, tables and report.json.
+
+    Several sweeps of the same subject and evaluation set are compared; architectures are called SWEEP/ARCHITECTURE.
+    """
     from vsae_search.report import write_report
     from vsae_search.report.links import safe_base
 
@@ -38,9 +48,16 @@ def report(
             f"--tracking-url {tracking_url!r} is not the address of a web server.",
             "Give it as http://HOST:PORT or https://HOST, with a path if the server has one.",
         )
-    directory = sweep_directory(root, name)
-    paths = write_report(directory, reports / name, tracking_url or runs_address(directory))
+    directories = [sweep_directory(root, name) for name in names]
+    address = tracking_url or (runs_address(directories[0]) if len(directories) == 1 else None)
+    paths = write_report(directories, reports / comparison_name(names), address)
     if output is Output.JSON:
         _console.out_json({"html": str(paths.html), "json": str(paths.json)})
     else:
         _console.out(str(paths.html))
+
+
+def comparison_name(names: Sequence[str]) -> str:
+    """Folder of a report: the name of the sweep, or the names of several, joined and of bearable length."""
+    joined = "+".join(names)
+    return joined if len(joined) <= LONGEST_NAME else f"{names[0]}+{len(names) - 1}-more"

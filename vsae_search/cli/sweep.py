@@ -15,9 +15,12 @@ from vsae_search.cli._options import (
     OutputFormat,
     Reports,
     Root,
+    command_for,
     require_writable,
     runs_address,
+    sweep_or_directory,
 )
+from vsae_search.errors import Terminated
 
 if TYPE_CHECKING:
     from vsae_search.cli._progress import LiveProgress, PlainProgress
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from vsae_search.tracking import TrackingStatus
 
 EXIT_TRIALS_FAILED = 4
+CLOSE_TERMINATED_S = 5.0
+"""What is left of the MLflow record gets no longer than this after SIGTERM: whoever sent it may soon send SIGKILL."""
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file, e.g. training.batch_size=512."),
@@ -38,6 +43,12 @@ def sweep(
     name: Annotated[str | None, typer.Option(help="Name of the sweep, instead of the file's key 'name'.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, over every architecture.")] = None,
     overrides: Overrides = None,
+    begin_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="SWEEP", help="Run first what fits of an earlier sweep's frontiers (name or directory)."
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -56,17 +67,34 @@ def sweep(
     from vsae_search.cli import _plan
 
     searched = _load(space, name, trials, overrides or [])
-    plan = _plan.plan(searched, space, root, address)
+    source = None if begin_from is None else sweep_or_directory(root, begin_from)
+    plan = _plan.plan(searched, space, root, address, source)
     if dry_run:
         _print_plan(plan, output)
         _plan.check(searched, root)
         return
-    require_writable(root, "--root")
-    require_writable(reports / searched.name, "--reports")
     if not _console.settings.quiet and output is Output.TABLE:
         _console.note(_plan.as_text(plan))
-    record, paths = _run(searched, root, reports, address)
-    _announce(record, paths, output)
+    run_to_report(searched, root, reports, address, output, source)
+
+
+def run_to_report(
+    space: SearchSpace, root: Path, reports: Path, address: str | None, output: Output, source: Path | None = None
+) -> None:
+    """Run a sweep, or go on with it, and write its report.
+
+    Raises:
+        EnvironmentNotReady: Nothing can be written where the sweep or its report belong.
+        typer.Exit: No trial of some architecture was completed.
+    """
+    require_writable(root, "--root")
+    require_writable(reports / space.name, "--reports")
+    try:
+        record, paths = _run(space, root, reports, address, source)
+    except (KeyboardInterrupt, Terminated):
+        _console.note(f"go on   {command_for('resume', space.name, root)}")
+        raise
+    _announce(record, paths, root, output)
     barren = _barren(root / record.name)
     if barren:
         _console.note(
@@ -94,21 +122,35 @@ def _print_plan(plan: dict[str, object], output: Output) -> None:
         _console.out("Nothing was started (--dry-run).")
 
 
-def _run(space: SearchSpace, root: Path, reports: Path, address: str | None) -> tuple[SweepRecord, ReportPaths]:
+def _run(
+    space: SearchSpace, root: Path, reports: Path, address: str | None, source: Path | None
+) -> tuple[SweepRecord, ReportPaths]:
     """Run the sweep with its listeners; the report is written after tracking has let go of the runs."""
     from vsae_search.report import write_report
     from vsae_search.search import run_sweep
     from vsae_search.tracking import MlflowListener
+    from vsae_search.tracking.listener import CLOSE_TIMEOUT_S
 
-    progress = _progress()
+    progress = progress_for(space)
     try:
         progress.stage("preparing the subject and its activations")
-        tracking = MlflowListener(root / space.name, space.tracking)
+        tracking, limit_s = MlflowListener(root / space.name, space.tracking), CLOSE_TIMEOUT_S
         try:
-            record = run_sweep(space, root=root, listeners=[tracking, progress], ray_address=address)
+            record = run_sweep(
+                space,
+                root=root,
+                listeners=[tracking, progress],
+                ray_address=address,
+                begin_from=source,
+                on_harvest=progress.on_harvest,
+                on_drain=progress.on_drain,
+            )
+        except Terminated:
+            limit_s = CLOSE_TERMINATED_S
+            raise
         finally:
             progress.stage("finishing the MLflow record")
-            _warn_undelivered(tracking.close())
+            warn_undelivered(tracking.close(limit_s))
         progress.stage("writing the report")
         paths = write_report(root / space.name, reports / space.name, runs_address(root / space.name))
         return record, paths
@@ -116,7 +158,8 @@ def _run(space: SearchSpace, root: Path, reports: Path, address: str | None) -> 
         progress.close()
 
 
-def _warn_undelivered(status: TrackingStatus) -> None:
+def warn_undelivered(status: TrackingStatus) -> None:
+    """Say what MLflow does not have yet."""
     if not status.complete:
         _console.note(f"MLflow at {status.uri} lacks {status.pending} events: {status.last_error or 'it was too slow'}")
         _console.note("they are kept, and delivered when the same command is given again")
@@ -131,17 +174,19 @@ def _barren(directory: Path) -> list[str]:
     return [name for name in record.architectures if name not in fruitful]
 
 
-def _progress() -> LiveProgress | PlainProgress:
+def progress_for(space: SearchSpace) -> LiveProgress | PlainProgress:
+    """The display that fits the terminal."""
     from vsae_search.cli._progress import LiveProgress, PlainProgress
 
+    unit = "tokens" if space.subject.type == "language_model" else "rows"
     live = _console.stderr().is_terminal and not _console.settings.quiet
-    return LiveProgress() if live else PlainProgress()
+    return LiveProgress(unit) if live else PlainProgress(unit)
 
 
-def _announce(record: SweepRecord, paths: ReportPaths, output: Output) -> None:
+def _announce(record: SweepRecord, paths: ReportPaths, root: Path, output: Output) -> None:
     if output is Output.JSON:
         _console.out_json({"sweep": record.name, "html": str(paths.html), "json": str(paths.json)})
         return
-    _console.note(f"runs    python -m vsae_search ui {record.name}")
+    _console.note(f"runs    {command_for('ui', record.name, root)}")
     _console.note("report")
     _console.out(str(paths.html))

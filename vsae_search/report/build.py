@@ -10,6 +10,7 @@ import logging
 import math
 import shlex
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,31 +18,33 @@ import numpy as np
 import vsae_search
 from vsae_search.frontier import default_ideal, hypervolume, nondominated, outside, ownership, staircase
 from vsae_search.report.card import Card, Computes, discover
+from vsae_search.report.confirmed import ConfirmSummary
 from vsae_search.report.data import (
     ArchitectureSummary,
     Axes,
-    AxisPoint,
     HypervolumeSummary,
     Owned,
     Provenance,
     ReportData,
     Stairs,
+    SweepPart,
     SweepSummary,
     TrialRow,
 )
-from vsae_search.report.links import RunAddress, run_url, safe_base
-from vsae_search.report.source import Source, read_source
+from vsae_search.report.points import AxisPoint
+from vsae_search.report.several import read_sources
 from vsae_search.report.styles import Style, styles
 from vsae_search.report.text import clean, mask
 from vsae_search.tracking.uris import mask_nested, mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vsae_search.frontier.hypervolume import Point
+    from vsae_search.report.source import Source
+    from vsae_search.search.records import ReferenceRecord, SweepRecord, TrialRecord
 
 logger = logging.getLogger(__name__)
 
@@ -49,20 +52,20 @@ _LONGEST_ERROR = 2000
 
 
 def build_report(
-    sweep_dir: Path, *, tracking_url: str | None = None, cards: Sequence[Card] | None = None
+    sweep_dir: Path | Sequence[Path], *, tracking_url: str | None = None, cards: Sequence[Card] | None = None
 ) -> ReportData:
-    """Collect every number of a sweep's report.
+    """Collect every number of the report of a sweep, or of a comparison of sweeps.
 
     Args:
-        sweep_dir: The sweep directory.
+        sweep_dir: The sweep directory, or several of sweeps that describe the same activations.
         tracking_url: Address of the MLflow server that shows the runs; None takes the one the sweep was recorded at.
         cards: Cards whose numbers are wanted; None takes all that are installed.
 
     Raises:
-        UserInputError: There is no sweep in that directory.
+        UserInputError: There is no sweep in that directory, or the sweeps cannot be compared.
         CorruptFile: A record cannot be read.
     """
-    source = read_source(sweep_dir)
+    source = read_sources([sweep_dir] if isinstance(sweep_dir, Path) else list(sweep_dir))
     data = _base(source, tracking_url)
     computed: dict[str, Any] = {}
     errors: dict[str, str] = {}
@@ -82,7 +85,7 @@ def _base(source: Source, tracking_url: str | None) -> ReportData:
     reference = (axes.reference.l0, axes.reference.delta_ce) if axes.reference else None
     ideal = (axes.ideal.l0, axes.ideal.delta_ce) if axes.ideal else None
     rows = _trials(source, reference, tracking_url)
-    names = list(dict.fromkeys([*source.record.architectures, *(row.architecture for row in rows)]))
+    names = list(dict.fromkeys([*map(mask, source.record.architectures), *(row.architecture for row in rows)]))
     looks = styles(names)
     summaries = tuple(_architecture(source, name, looks[name], rows, reference, ideal) for name in names)
     owned = ownership({name: _points(_eligible(rows, name)) for name in names}, reference) if reference else ()
@@ -91,10 +94,30 @@ def _base(source: Source, tracking_url: str | None) -> ReportData:
         axes=axes,
         architectures=summaries,
         trials=tuple(rows),
-        pooled_hypervolume=_hypervolume(_points(_eligible(rows)), reference, ideal),
+        pooled_hypervolume=_hypervolume(_counted(source, _points(_eligible(rows))), reference, ideal),
         ownership=tuple(Owned(low=part.low, high=part.high, owners=part.owners) for part in owned),
         provenance=_provenance(source),
+        sweeps=tuple(_part(part.record) for part in source.parts),
+        confirmation=_confirmation(source),
     )
+
+
+def _part(record: SweepRecord) -> SweepPart:
+    return SweepPart(
+        name=record.name,
+        status=record.status,
+        digest=record.digest,
+        seed=record.seed,
+        git_commit=record.git_commit,
+        reference=_corner(record.reference),
+    )
+
+
+def _confirmation(source: Source) -> ConfirmSummary | None:
+    """The confirmation as JSON can hold it; strings in it are masked like all others."""
+    if source.confirmation is None:
+        return None
+    return ConfirmSummary.model_validate(clean(source.confirmation.model_dump()), strict=False)
 
 
 def _sweep(source: Source) -> SweepSummary:
@@ -122,22 +145,29 @@ def _sweep(source: Source) -> SweepSummary:
 def _axes(source: Source) -> Axes:
     record, reference, ideal = source.record, None, None
     given = record.reference
-    if given and math.isfinite(given.l0) and math.isfinite(given.delta_ce) and given.l0 > 0 and given.delta_ce > 0:
-        reference = AxisPoint(l0=given.l0, delta_ce=given.delta_ce)
+    if given and (reference := _corner(given)):
         low = default_ideal((given.l0, given.delta_ce), _finite(record.subject.get("true_l0")))
+        low = low if given.l0_range is None else (given.l0_range[0], low[1])
         ideal = AxisPoint(l0=low[0], delta_ce=low[1])
     return Axes(
         reference=reference,
         reference_source=given.source if given and reference else None,
         ideal=ideal,
+        l0_range=given.l0_range if given and reference else None,
         loss_name=mask(record.loss_name) or "extra loss",
         loss_unit=mask(record.loss_unit),
     )
 
 
+def _corner(given: ReferenceRecord | None) -> AxisPoint | None:
+    """A recorded reference point, where a box can end in it."""
+    if given is None or not all(math.isfinite(value) and value > 0 for value in (given.l0, given.delta_ce)):
+        return None
+    return AxisPoint(l0=given.l0, delta_ce=given.delta_ce)
+
+
 def _trials(source: Source, reference: Point | None, tracking_url: str | None) -> list[TrialRow]:
-    base = safe_base(tracking_url or (source.runs.address if source.runs else None))
-    rows = [_trial(source, index, base) for index in range(len(source.trials))]
+    rows = [_trial(source, trial, tracking_url) for trial in source.trials]
     eligible = [row for row in rows if is_eligible(row)]
     by_name: dict[str, list[TrialRow]] = {}
     for row in eligible:
@@ -145,7 +175,9 @@ def _trials(source: Source, reference: Point | None, tracking_url: str | None) -
     own = {uid for group in by_name.values() for uid in _nondominated_uids(group)}
     pooled = set(_nondominated_uids(eligible))
     far_N = outside(_points(eligible), reference) if reference else np.zeros(len(eligible), dtype=bool)
+    wanted = source.record.reference
     far = {row.uid for row, is_far in zip(eligible, far_N, strict=True) if is_far}
+    far |= {row.uid for row in eligible if wanted is not None and row.l0 is not None and not wanted.counts(row.l0)}
     return [
         row.model_copy(
             update={
@@ -158,13 +190,11 @@ def _trials(source: Source, reference: Point | None, tracking_url: str | None) -
     ]
 
 
-def _trial(source: Source, index: int, base: str | None) -> TrialRow:
-    trial, runs = source.trials[index], source.runs
-    run_id = runs.trials.get(trial.uid) if runs else None
+def _trial(source: Source, trial: TrialRecord, tracking_url: str | None) -> TrialRow:
     error = mask_secrets(mask(trial.error))[:_LONGEST_ERROR] if trial.error else None
     return TrialRow(
         uid=trial.uid,
-        architecture=trial.architecture,
+        architecture=mask(trial.architecture),
         number=trial.number,
         state=trial.state,
         seed=trial.seed,
@@ -180,7 +210,7 @@ def _trial(source: Source, index: int, base: str | None) -> TrialRow:
         overhead_s=_finite(trial.overhead_s) or 0.0,
         attempt=trial.attempt,
         error=error,
-        run_url=run_url(base, RunAddress(runs.experiment_id, run_id)) if runs and run_id else None,
+        run_url=source.run_url(trial.uid, tracking_url),
     )
 
 
@@ -203,7 +233,7 @@ def _architecture(
         num_non_finite=sum(row.state == "completed" and not is_eligible(row) for row in own),
         frontier=tuple(row.uid for row in frontier),
         staircase=Stairs(l0=tuple(corners_M2[:, 0].tolist()), delta_ce=tuple(corners_M2[:, 1].tolist())),
-        hypervolume=_hypervolume(points_N2, reference, ideal),
+        hypervolume=_hypervolume(_counted(source, points_N2), reference, ideal),
     )
 
 
@@ -219,6 +249,16 @@ def _eligible(rows: list[TrialRow], name: str | None = None) -> list[TrialRow]:
 def _points(rows: list[TrialRow]) -> NDArray[np.float64]:
     points_N2: NDArray[np.float64] = np.array([(row.l0, row.delta_ce) for row in rows], dtype=np.float64).reshape(-1, 2)
     return points_N2
+
+
+def _counted(source: Source, points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points with those outside the range of L0 that was asked for moved onto the reference, where they add nothing."""
+    reference = source.record.reference
+    if reference is None or reference.l0_range is None:
+        return points_N2
+    low, high = reference.l0_range
+    l0_N = np.where((points_N2[:, 0] < low) | (points_N2[:, 0] > high), reference.l0, points_N2[:, 0])
+    return np.column_stack([l0_N, points_N2[:, 1]])
 
 
 def _nondominated_uids(rows: list[TrialRow]) -> list[str]:
@@ -241,7 +281,10 @@ def _hypervolume(
 
 def _provenance(source: Source) -> Provenance:
     return Provenance(
-        command=f"python -m vsae_search sweep {shlex.quote(source.record.name + '.yaml')}",
+        command="\n".join(
+            f"python -m vsae_search sweep {shlex.quote(name + '.yaml')}"
+            for name in [part.record.name for part in source.parts] or [source.record.name]
+        ),
         space_yaml=mask_secrets(mask(source.space_yaml)),
         checksums=source.checksums(),
         report_version=vsae_search.__version__,

@@ -35,11 +35,13 @@ class Control:
         label: What it says.
         relayout: Plotly layout changes that it makes.
         pressed: Whether the figure starts in this state.
+        visible: Which traces are shown, one value per trace; None leaves them as they are.
     """
 
     label: str
     relayout: Mapping[str, Any]
     pressed: bool = False
+    visible: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from vsae_search.report.confirmed import ConfirmSummary
+from vsae_search.report.points import AxisPoint
 from vsae_search.space.strict import Strict
 
 FORMAT: Literal[1] = 1
-
-
-class AxisPoint(Strict):
-    """A point of the (L0, delta_ce) plane."""
-
-    l0: float
-    """Mean number of firing latents per token."""
-    delta_ce: float
-    """Extra loss when the reconstruction replaces the activation, in the sweep's unit."""
 
 
 class Axes(Strict):
@@ -33,6 +26,8 @@ class Axes(Strict):
     """``given`` in the search space or ``measured`` at the start."""
     ideal: AxisPoint | None
     """Lower left corner; points beyond it are moved onto it."""
+    l0_range: tuple[float, float] | None = None
+    """Smallest and largest L0 that count, when the search space asks for a range; null when all do."""
     l0_scale: Literal["log2"] = "log2"
     """Areas are measured on the binary logarithm of L0."""
     delta_ce_scale: Literal["linear"] = "linear"
@@ -78,6 +73,23 @@ class SweepSummary(Strict):
     """UTC, ISO 8601."""
     ended_at: str
     """UTC, ISO 8601; empty while running."""
+
+
+class SweepPart(Strict):
+    """One of several sweeps that are compared in one report."""
+
+    name: str
+    """Name of the sweep; its architectures are called ``<name>/<architecture>``."""
+    status: str
+    """``running``, ``completed``, ``interrupted`` or ``failed``."""
+    digest: str
+    """SHA-256 of its search space."""
+    seed: int
+    """Its seed."""
+    git_commit: str | None
+    """Commit of the source tree."""
+    reference: AxisPoint | None
+    """Its own reference point; the report uses the largest of all sweeps in each coordinate."""
 
 
 class HypervolumeSummary(Strict):
@@ -211,6 +223,10 @@ class ReportData(Strict):
     """Which architecture is lowest at which L0."""
     provenance: Provenance
     """How to run it again."""
+    sweeps: tuple[SweepPart, ...] = ()
+    """The sweeps that are compared; empty for the report of a single sweep."""
+    confirmation: ConfirmSummary | None = None
+    """Retrained configurations on held-out rows; null until the sweep is confirmed."""
     cards: dict[str, Any] = Field(default_factory=dict)
     """Numbers that single cards computed, by card name."""
     card_errors: dict[str, str] = Field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""The frontier figure as PNG and SVG, for papers and for places that show no HTML.
+"""The frontier figure as PNG, SVG and PDF, for papers and for places that show no HTML.
 
-Both files are the same, byte for byte, whenever the numbers are the same.
+The files are the same, byte for byte, whenever the numbers are the same.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ _MARKERS = {
     "x": "X",
 }
 _WIDTH_INCH, _HEIGHT_INCH, _WIDTH_CHARACTERS = 8.4, 5.4, 100
+Kind = Literal["png", "svg", "pdf"]
 _GREY, _INK, _LINE = "#9aa0a8", "#1d2128", "#dfe3e8"
 _RC: Any = {
     "svg.hashsalt": "vsae_search",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.usetex": False,
@@ -53,14 +55,14 @@ _RC: Any = {
 }
 
 
-def draw_frontier(data: ReportData) -> dict[Literal["png", "svg"], bytes]:
+def draw_frontier(data: ReportData) -> dict[Kind, bytes]:
     """Draw the frontier of every architecture.
 
     Args:
         data: Numbers of the report.
 
     Returns:
-        The two files.
+        The three files.
     """
     with mpl.rc_context(_RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for such a character
@@ -76,12 +78,16 @@ def draw_frontier(data: ReportData) -> dict[Literal["png", "svg"], bytes]:
             _legend(axes, view, columns)
         _title(figure, data)
         figure.supxlabel(box_text(data) or " ", x=0.988, ha="right", fontsize=7.5, color="#5c6470")
-        return {"png": _save(figure, "png"), "svg": _save(figure, "svg")}
+        return {"png": _save(figure, "png"), "svg": _save(figure, "svg"), "pdf": _save(figure, "pdf")}
 
 
-def _save(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
+def _save(figure: Figure, kind: Kind) -> bytes:
     # neither a date nor a version: both would change the bytes
-    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    }[kind]
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, facecolor="white")
     return buffer.getvalue()

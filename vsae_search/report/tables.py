@@ -1,88 +1,167 @@
-"""Tables as files: CSV that no spreadsheet runs, and Markdown that no renderer takes for markup."""
+"""The tables that are written beside the page: frontier, trials, matched L0, comparisons, confirmed runs."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
-import json
-import re
+import logging
 from typing import TYPE_CHECKING, Any
 
 from vsae_search.report.metrics import headline
+from vsae_search.report.tableformats import Table, csv_cell, markdown_cell
 from vsae_search.report.text import number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vsae_search.report.data import ReportData, TrialRow
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
+__all__ = ["csv_cell", "frontier_csv", "frontier_markdown", "markdown_cell", "table_files", "trials_csv"]
+
+logger = logging.getLogger(__name__)
+
+
+def table_files(data: ReportData) -> dict[str, str | bytes]:
+    """File name to content of every table that the report has numbers for.
+
+    A table that cannot be made is logged and left out, so that it does not cost the others.
+    """
+    makers: dict[str, Callable[[ReportData], dict[str, str | bytes]]] = {
+        "frontier": lambda report: {
+            **_files("frontier", frontier_table(report), "csv", "parquet"),
+            **_files("frontier", frontier_summary(report), "md", "tex"),
+        },
+        "trials": lambda report: _files("trials", _trials_table(report.trials), "csv", "parquet"),
+        "matched": lambda report: _files("matched", matched_table(report)),
+        "comparison": lambda report: _files("comparison", comparison_table(report)),
+        "confirmed": lambda report: _files("confirmed", confirmed_table(report), "csv", "parquet"),
+    }
+    files: dict[str, str | bytes] = {}
+    for name, make in makers.items():
+        try:
+            files |= make(data)
+        except Exception:  # the same boundary as for cards
+            logger.exception("report.table_failed table=%s", name)
+    return files
 
 
 def frontier_csv(data: ReportData) -> str:
     """Every frontier trial, by architecture and L0, with all metrics and hyper-parameters."""
-    return _trials_csv([row for entry in data.architectures for row in data.frontier(entry.name)])
+    return frontier_table(data).csv()
 
 
 def trials_csv(data: ReportData) -> str:
     """Every trial that ended, in uid order, with all metrics and hyper-parameters."""
-    return _trials_csv(data.trials)
+    return _trials_table(data.trials).csv()
 
 
 def frontier_markdown(data: ReportData) -> str:
     """The frontier trials with the headline metrics, as a Markdown table."""
+    return frontier_summary(data).markdown()
+
+
+def frontier_table(data: ReportData) -> Table:
+    """Every frontier trial with all that is known about it."""
+    return _trials_table([row for entry in data.architectures for row in data.frontier(entry.name)])
+
+
+def frontier_summary(data: ReportData) -> Table:
+    """The frontier trials with the headline metrics."""
     metrics = headline(data)
-    titles = ["architecture", "trial", "L0", "delta-CE", "pooled", *(m.title for m in metrics), "hyper-parameters"]
+    titles = ("architecture", "trial", "L0", "delta-CE", "pooled", *(m.title for m in metrics), "hyper-parameters")
     rows = [
-        [
-            row.architecture,
-            row.uid,
-            number(row.l0, 4),
-            number(row.delta_ce, 4),
-            "yes" if row.on_pooled_frontier else "",
+        (
+            *(row.architecture, row.uid, row.l0, row.delta_ce, row.on_pooled_frontier),
             *(metric.text(row) for metric in metrics),
             ", ".join(f"{key}={number(value, 4)}" for key, value in row.params.items()),
-        ]
+        )
         for entry in data.architectures
         for row in data.frontier(entry.name)
     ]
-    aligned = ["---", "---", "---:", "---:", "---", *("---:" for _ in metrics), "---"]
-    lines = [_markdown_row(titles), "| " + " | ".join(aligned) + " |", *(_markdown_row(row) for row in rows)]
-    return "\n".join(lines) + "\n"
+    return Table(titles, tuple(rows))
 
 
-def csv_cell(value: Any) -> str | int | float:
-    """A cell that a spreadsheet shows and does not run: numbers as they are, risky text behind an apostrophe."""
-    if value is None:
-        return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+def matched_table(data: ReportData) -> Table:
+    """delta_ce at matched L0: one row per architecture, L0 and basis (confirmed runs or search)."""
+    found = data.cards.get("matched", {})
+    rows = [
+        (
+            *(row["architecture"], row["l0"], basis, len(row["values"]), row["num_reached"], row["mean"]),
+            *_ends(row["mean_interval"]),
+            row["median"],
+        )
+        for basis in ("confirmed", "search")
+        for row in found.get(basis, ())
+    ]
+    titles = ("architecture", "L0", "basis", "runs", "runs reaching", "mean delta-CE", "low", "high", "median")
+    return Table(titles, tuple(rows))
 
 
-def markdown_cell(text: str) -> str:
-    """A cell in which no character means anything to Markdown or HTML."""
-    return html.escape(_MARKDOWN.sub(r"\\\1", " ".join(text.split())), quote=False)
+def comparison_table(data: ReportData) -> Table:
+    """Every pair at every endpoint: effect size, interval, corrected p or why there is none."""
+    titles = (
+        *("first", "second", "endpoint", "L0", "difference", "low", "high", "Hodges-Lehmann", "P(better)"),
+        *("p", "winner", "paired", "runs of first", "runs of second", "why no p"),
+    )
+    rows = [
+        (
+            *(row["a"], row["b"], row["endpoint"], row["l0"], row["difference"], *_ends(row["interval"])),
+            *(row["hodges_lehmann"], row["superiority"], row["p_value"], row["winner"], row["paired"]),
+            *(row["num_runs_a"], row["num_runs_b"], row["why_no_p"]),
+        )
+        for row in data.cards.get("comparison", {}).get("comparisons", ())
+    ]
+    return Table(titles, tuple(rows))
 
 
-def _trials_csv(rows: Sequence[TrialRow]) -> str:
+def confirmed_table(data: ReportData) -> Table:
+    """Every retrained SAE with the score of the search beside it."""
+    titles = (
+        *("architecture", "uid", "rank", "seed", "state", "l0", "delta_ce"),
+        *("search_l0", "search_delta_ce"),
+    )
+    configurations = data.confirmation.configurations if data.confirmation else ()
+    rows = [
+        (
+            *(row.architecture, row.uid, row.rank, one.seed, one.state, one.l0, one.delta_ce),
+            *(row.search.l0, row.search.delta_ce),
+        )
+        for row in configurations
+        for one in row.replicates
+    ]
+    return Table(titles, tuple(rows))
+
+
+def _files(name: str, table: Table, *kinds: str) -> dict[str, str | bytes]:
+    """The table in the given formats, all four by default; nothing for a table without rows that may be missing."""
+    if not table.rows and name not in ("frontier", "trials"):
+        return {}
+    write: dict[str, Callable[[], str | bytes]] = {
+        "csv": table.csv,
+        "parquet": table.parquet,
+        "md": table.markdown,
+        "tex": table.latex,
+    }
+    return {f"{name}.{kind}": write[kind]() for kind in kinds or write}
+
+
+def _ends(interval: dict[str, Any] | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval["low"], interval["high"])
+
+
+def _trials_table(rows: Sequence[TrialRow]) -> Table:
     metrics = sorted({key for row in rows for key in row.metrics} - {"l0", "delta_ce"})
     params = sorted({key for row in rows for key in row.params})
     fields = (
         *("architecture", "uid", "state", "l0", "delta_ce", "on_frontier", "on_pooled_frontier", "outside_reference"),
         *("d_sae", "seed", "attempt", "wall_s", "overhead_s", "error", "run_url"),
     )
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(csv_cell(title) for title in (*fields, *metrics, *(f"param.{key}" for key in params)))
-    for row in rows:
-        values = [*(getattr(row, field) for field in fields), *(row.metrics.get(key) for key in metrics)]
-        writer.writerow(csv_cell(value) for value in (*values, *(row.params.get(key) for key in params)))
-    return buffer.getvalue()
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(markdown_cell(cell) for cell in cells) + " |"
+    return Table(
+        (*fields, *metrics, *(f"param.{key}" for key in params)),
+        tuple(
+            (
+                *(getattr(row, field) for field in fields),
+                *(row.metrics.get(key) for key in metrics),
+                *(row.params.get(key) for key in params),
+            )
+            for row in rows
+        ),
+    )

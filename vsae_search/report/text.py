@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]+@")
@@ -48,11 +48,26 @@ def number(value: Any, digits: int = 3) -> str:
     return re.sub(r"e([+-])0*(\d)", r"e\1\2", f"{value:.{digits - 1}e}").replace("e+", "e")
 
 
-def percent(value: float | None) -> str:
-    """A fraction as a percentage; below 10 % with one decimal."""
+def percent(value: float | None, decimals: int | None = None) -> str:
+    """A fraction as a percentage; with one decimal below 10 % unless a number of decimals is given."""
     if value is None or not math.isfinite(value):
         return DASH
+    if decimals is not None:
+        return f"{100 * value:.{decimals}f} %"
     return f"{_trim(f'{100 * value:.1f}') if abs(value) < 0.0995 else f'{100 * value:.0f}'} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of two fractions in percentage points, with its sign."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{100 * value:+.2f}".replace("-", "\u2212") if value else "0"
+
+
+def ranged(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    """An interval; an end that is None is without bound."""
+    ends = ["without bound" if end is None else shown(end) for end in (low, high)]
+    return f"{ends[0]} to {ends[1]}"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vsae_search.atomic import write_bytes
 from vsae_search.errors import EnvironmentNotReady
 from vsae_search.report.build import build_report
 from vsae_search.report.card import discover
+from vsae_search.report.data import report_schema
 from vsae_search.report.picture import draw_frontier
 from vsae_search.report.render import render_page
-from vsae_search.report.tables import frontier_csv, frontier_markdown, trials_csv
+from vsae_search.report.tables import table_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vsae_search.report.data import ReportData
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,36 +32,38 @@ class ReportPaths:
     Attributes:
         html: The page; one file that opens offline.
         json: Every number of the report.
-        figures: Figures as PNG and SVG.
-        tables: Tables as CSV and Markdown.
+        schema: JSON Schema of that.
+        figures: Figures as PNG, SVG and PDF.
+        tables: Tables as CSV, parquet, Markdown and LaTeX.
     """
 
     html: Path
     json: Path
+    schema: Path
     figures: tuple[Path, ...]
     tables: tuple[Path, ...]
 
 
-def write_report(sweep_dir: Path, out_dir: Path, tracking_url: str | None = None) -> ReportPaths:
-    """Write the report of a sweep, finished or not.
+def write_report(sweep_dir: Path | Sequence[Path], out_dir: Path, tracking_url: str | None = None) -> ReportPaths:
+    """Write the report of a sweep, finished or not, or of several that are compared.
 
     Args:
-        sweep_dir: The sweep directory.
+        sweep_dir: The sweep directory, or several of sweeps that describe the same activations.
         out_dir: Folder for the files; made when missing.
         tracking_url: Address of the MLflow server that shows the runs; None takes the one the sweep was recorded at.
             Only ``http`` and ``https`` addresses become links.
 
     Raises:
-        UserInputError: There is no sweep in ``sweep_dir``.
+        UserInputError: There is no sweep in ``sweep_dir``, or the sweeps cannot be compared.
         CorruptFile: A record cannot be read.
         EnvironmentNotReady: The files cannot be written.
     """
     cards = discover()
     data = build_report(sweep_dir, tracking_url=tracking_url, cards=cards)
-    pictures = draw_frontier(data)
+    pictures, tables = _pictures(data), table_files(data)
     page, text = render_page(data, cards=cards), data.model_dump_json(indent=2) + "\n"
     try:
-        return _write_all(out_dir, data, page, text, pictures)
+        return _write_all(out_dir, page, text, pictures, tables)
     except OSError as error:
         raise EnvironmentNotReady(
             f"the report cannot be written to {out_dir}: {error.strerror or error}",
@@ -65,18 +72,24 @@ def write_report(sweep_dir: Path, out_dir: Path, tracking_url: str | None = None
 
 
 def _write_all(
-    out_dir: Path, data: ReportData, page: str, text: str, pictures: Mapping[Literal["png", "svg"], bytes]
+    out_dir: Path, page: str, text: str, pictures: Mapping[str, bytes], tables: Mapping[str, str | bytes]
 ) -> ReportPaths:
     return ReportPaths(
         html=_write(out_dir / "report.html", page),
         json=_write(out_dir / "report.json", text),
+        schema=_write(out_dir / "report.schema.json", json.dumps(report_schema(), indent=2) + "\n"),
         figures=tuple(_write(out_dir / "figures" / f"frontier.{kind}", image) for kind, image in pictures.items()),
-        tables=(
-            _write(out_dir / "tables" / "frontier.csv", frontier_csv(data)),
-            _write(out_dir / "tables" / "frontier.md", frontier_markdown(data)),
-            _write(out_dir / "tables" / "trials.csv", trials_csv(data)),
-        ),
+        tables=tuple(_write(out_dir / "tables" / name, content) for name, content in tables.items()),
     )
+
+
+def _pictures(data: ReportData) -> Mapping[str, bytes]:
+    """The figure as files; without them the page is still worth writing."""
+    try:
+        return {str(kind): image for kind, image in draw_frontier(data).items()}
+    except Exception:  # the same boundary as for cards
+        logger.exception("report.picture_failed")
+        return {}
 
 
 def _write(path: Path, content: str | bytes) -> Path:

@@ -12,6 +12,7 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no log files per trial: most of Tune's overhead per trial
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # errors are in the trials' records
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots are never restored: the studies are the state
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C lets running trials finish
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

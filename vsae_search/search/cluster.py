@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from vsae_search.errors import EnvironmentNotReady
+from vsae_search.search.packing import Packing, fits_cpus, fits_gpus
 from vsae_search.search.signals import own_termination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vsae_search.search.packing import Share
     from vsae_search.space import ResourcesSpec
 
 _MAX_TEMP = 40
@@ -42,22 +44,46 @@ class Cluster:
     nodes: int
     logs: str
 
-    def concurrency(self, spec: ResourcesSpec, trials: int) -> int:
-        """How many trials run at once: what fits, at most what is asked for, and no more than there are trials."""
-        fits = int(self.resources.get("CPU", 0) // spec.cpus_per_trial)
-        if spec.gpus_per_trial > 0:
-            fits = min(fits, int(self.resources.get("GPU", 0) // spec.gpus_per_trial))
+    def concurrency(self, spec: ResourcesSpec, trials: int, packing: Packing | None = None) -> int:
+        """How many trials run at once: what fits, at most what is asked for, and no more than there are trials.
+
+        Args:
+            spec: What the search space says.
+            trials: Trials in all.
+            packing: What a trial gets; None for the numbers of the search space. With different shares it is the
+                smallest that counts: Ray holds the others back by itself.
+        """
+        shares = (packing or Packing.fixed(spec)).all
+        fits = max(self._fits(share) for share in shares)
         return max(1, min(fits, spec.max_concurrent or fits, trials))
 
+    def _fits(self, share: Share) -> int:
+        cpus = fits_cpus(self.resources.get("CPU", 0.0), share.cpus)
+        return min(cpus, fits_gpus(self.resources.get("GPU", 0.0), share.gpus)) if share.gpus > 0 else cpus
+
     def missing(self, spec: ResourcesSpec) -> str | None:
-        """What a trial asks for and the cluster does not have; None when a trial fits."""
-        wanted = {"CPU": spec.cpus_per_trial, "GPU": spec.gpus_per_trial}
+        """What a trial asks for and the cluster does not have; None when a trial fits, or its share is measured."""
+        share = Packing.fixed(spec).default
+        wanted = {"CPU": share.cpus, "GPU": share.gpus}
         short = [
             f"{amount:g} {kind} (the cluster has {self.resources.get(kind, 0):g})"
             for kind, amount in wanted.items()
             if amount > self.resources.get(kind, 0)
         ]
         return " and ".join(short) or None
+
+
+def require_resources(spec: ResourcesSpec, cluster: Cluster) -> None:
+    """Refuse to start trials that would wait for ever.
+
+    Raises:
+        EnvironmentNotReady: A trial asks for more than the cluster has.
+    """
+    missing = cluster.missing(spec)
+    if missing is not None:
+        raise EnvironmentNotReady(
+            f"a trial asks for {missing}", "lower resources.cpus_per_trial or resources.gpus_per_trial"
+        )
 
 
 @contextmanager

@@ -6,7 +6,10 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
+import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 import psutil
@@ -18,6 +21,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_FILE = "driver.lock"
+HEARD_LIMIT_S = 60.0
+"""A driver touches its lock every ten seconds; one of another machine that has not for this long is taken for dead."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Who holds, or held, a sweep directory.
+
+    Attributes:
+        host: Its machine.
+        pid: Its process there.
+        here: Whether that is this machine.
+        heard_s: Seconds since it touched its lock, by the clock of the file system.
+        alive: Whether it runs.
+    """
+
+    host: str
+    pid: int
+    here: bool
+    heard_s: float
+    alive: bool
 
 
 @contextmanager
@@ -48,6 +72,35 @@ def driver_lock(directory: Path) -> Iterator[None]:
             file.truncate()
 
 
+def driver_of(directory: Path) -> Driver | None:
+    """The driver whose name is in the lock; None when the last one let go of it, or there never was one.
+
+    Args:
+        directory: The sweep directory.
+    """
+    path = directory / LOCK_FILE
+    try:
+        with path.open() as file:
+            holder, touched = _holder(file), os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return None
+    pid, host = holder.get("pid"), str(holder.get("host"))
+    if not isinstance(pid, int):
+        return None
+    here, heard_s = host == socket.gethostname(), max(0.0, _file_time(directory) - touched)
+    alive = _created(pid) == holder.get("created") if here else heard_s < HEARD_LIMIT_S
+    return Driver(host, pid, here, heard_s, alive)
+
+
+def _file_time(directory: Path) -> float:
+    """The time at which the file system says that it is: that of another machine may differ from ours."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # one may look without being allowed to write
+        return time.time()
+
+
 def _opened(path: Path) -> IO[str]:
     try:
         return path.open("a+")
@@ -68,9 +121,10 @@ def _acquire(file: IO[str], path: Path) -> None:
         ) from error
     holder = _holder(file)
     if holder and not _stale(holder):
+        heard_s = max(0.0, _file_time(path.parent) - os.fstat(file.fileno()).st_mtime)
         raise EnvironmentNotReady(
             f"the sweep in {path.parent} was started by process {holder.get('pid')} on {holder.get('host')}, "
-            "which may still be running",
+            f"which may still be running: it was heard of {heard_s:.0f} s ago",
             f"if it is not, delete {path} and start again",
         )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from vsae_search.search.coverage import log2_l0, signed_distance
+
 L0_FLOOR = 1 / 64
 """Fewer firing latents per row than this are no longer told apart."""
 DELTA_CE_FLOOR_FRACTION = 1e-4
@@ -22,10 +24,12 @@ class Objectives:
     Attributes:
         l0: Reference L0: the ceiling of the first objective.
         delta_ce: Reference delta-CE: the ceiling of the second objective.
+        l0_range: Smallest and largest L0 that the user asked for; None when any will do.
     """
 
     l0: float
     delta_ce: float
+    l0_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Check that the reference point can be the corner of a logarithmic plane."""
@@ -33,6 +37,15 @@ class Objectives:
         assert self.l0 > 0
         assert math.isfinite(self.delta_ce)
         assert self.delta_ce > 0
+
+    @property
+    def wanted(self) -> tuple[float, float] | None:
+        """The wanted range as log2 L0."""
+        return None if self.l0_range is None else (log2_l0(self.l0_range[0]), log2_l0(self.l0_range[1]))
+
+    def outside(self, l0: float) -> float | None:
+        """Doublings from an L0 to the wanted range: 0 or less inside; None when no range is wanted."""
+        return None if self.wanted is None else signed_distance(log2_l0(l0), self.wanted)
 
     def values(self, l0: float, delta_ce: float) -> tuple[float, float]:
         """Both objectives, to be minimised.

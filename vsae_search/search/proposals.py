@@ -38,6 +38,10 @@ class Dimension:
         """The hyper-parameter's value from what Optuna stores."""
         return stored if self.ordered is None else self.ordered[stored]
 
+    def encode(self, value: Any) -> Any:
+        """What Optuna stores for a hyper-parameter's value."""
+        return value if self.ordered is None else self.ordered.index(value)
+
     def at(self, unit: float) -> Any:
         """What Optuna would store for a point of [0, 1): equal lengths hold equal probability."""
         dist = self.distribution
@@ -90,6 +94,10 @@ class Proposals:
         """All named hyper-parameters from what Optuna stores."""
         searched = {name: dimension.decode(stored[name]) for name, dimension in self.dimensions.items()}
         return {**self.constants, **searched}
+
+    def encode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What Optuna stores for named hyper-parameters; constants are not stored."""
+        return {name: self.dimensions[name].encode(value) for name, value in values.items() if name in self.dimensions}
 
     def point(self, index: int) -> dict[str, Any]:
         """Point of a scrambled Sobol sequence, as Optuna stores it.

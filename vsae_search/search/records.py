@@ -70,6 +70,8 @@ class TrialRecord(Record):
         wall_s: Seconds from start to end as the driver saw them.
         overhead_s: ``wall_s - train_s``: start, building, evaluation, reporting and saving.
         attempt: 0 for the first attempt, one more after every failure of the infrastructure.
+        audited_rung: Index of the rung at which early stopping would have ended the trial, which was finished to
+            measure how often that is a mistake; None for all others.
         error: Why the trial diverged or failed.
         started_at: UTC, ISO 8601.
         ended_at: UTC, ISO 8601.
@@ -88,6 +90,7 @@ class TrialRecord(Record):
     wall_s: float = 0.0
     overhead_s: float = 0.0
     attempt: int = 0
+    audited_rung: int | None = None
     error: str | None = None
     started_at: str = ""
     ended_at: str = ""
@@ -100,11 +103,17 @@ class ReferenceRecord(Record):
         l0: Largest L0 that counts.
         delta_ce: Largest delta-CE that counts.
         source: ``given`` in the search space, or ``measured`` (largest d_sae; mean-ablated minus clean loss).
+        l0_range: Smallest and largest L0 that count, when the search space asks for a range.
     """
 
     l0: float
     delta_ce: float
     source: Literal["given", "measured"]
+    l0_range: tuple[float, float] | None = None
+
+    def counts(self, l0: float) -> bool:
+        """Whether a trial of this L0 counts as progress: anything does unless a range is asked for."""
+        return self.l0_range is None or self.l0_range[0] <= l0 <= self.l0_range[1]
 
 
 class ArchitecturePlan(Record):
@@ -113,10 +122,55 @@ class ArchitecturePlan(Record):
     Attributes:
         trials: Trials in its budget.
         startup: How many of them are evenly spread start-up points.
+        given_up_after: Number of trials after which the rest of the budget was cancelled, because all of them had
+            diverged or failed; None when the budget was spent.
     """
 
     trials: int
     startup: int
+    given_up_after: int | None = None
+
+
+class WarmTrial(Record):
+    """A configuration of an earlier sweep that this one begins with.
+
+    Attributes:
+        uid: The trial of the earlier sweep.
+        architecture: Registered name.
+        params: Hyper-parameters as this search space names them.
+    """
+
+    uid: str
+    architecture: str
+    params: dict[str, Any]
+
+
+class LeftOut(Record):
+    """A configuration of an earlier sweep's frontier that this one does not begin with.
+
+    Attributes:
+        uid: The trial, or the architecture, of the earlier sweep.
+        reason: Why not.
+    """
+
+    uid: str
+    reason: str
+
+
+class WarmStart(Record):
+    """What a sweep took over from the frontiers of an earlier one.
+
+    Attributes:
+        source: Name of the earlier sweep.
+        directory: Where it was read.
+        trials: Configurations that are run first.
+        left_out: Configurations that are not, and why.
+    """
+
+    source: str
+    directory: str
+    trials: tuple[WarmTrial, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class SweepRecord(Record):
@@ -138,7 +192,10 @@ class SweepRecord(Record):
         subject: What the subject says about itself.
         bank: Summary of the activation bank.
         architectures: Architecture to its share of the budget.
+        warm_start: What was taken over from an earlier sweep.
         resources: Processors per trial, concurrency, nodes.
+        early_stopping: Whether it was on, and what it did: trials stopped, trials audited, the rate of false stops.
+        utilisation: Planned and achieved parts of the processors and GPUs in use during the last session.
         ray_logs: Where Ray writes its logs.
         sessions: How many times the sweep was started with trials left to run.
         started_at: UTC, ISO 8601, of the first session.
@@ -160,7 +217,10 @@ class SweepRecord(Record):
     subject: dict[str, Any] = {}
     bank: dict[str, Any] = {}
     architectures: dict[str, ArchitecturePlan] = {}
+    warm_start: WarmStart | None = None
     resources: dict[str, Any] = {}
+    early_stopping: dict[str, Any] = {}
+    utilisation: dict[str, Any] = {}
     ray_logs: str | None = None
     sessions: int = 1
     started_at: str = ""

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 def reference_point(space: SearchSpace, baseline: Baseline) -> ReferenceRecord:
     """The corner of the objective plane: what the file says, else what an SAE can do worst without being useless.
 
-    By default that is every latent of the widest SAE firing, and the loss of replacing activations by their mean.
+    By default that is every latent of the widest SAE firing, or the end of the range of L0 that is asked for, and the
+    loss of replacing activations by their mean.
 
     Raises:
         UserInputError: Replacing the activations by their mean costs nothing, so there is nothing to trade off.
     """
     given = space.objectives.reference
+    l0_range = space.objectives.l0_range
     if given is not None:
-        return ReferenceRecord(l0=given.l0, delta_ce=given.delta_ce, source="given")
+        return ReferenceRecord(l0=given.l0, delta_ce=given.delta_ce, source="given", l0_range=l0_range)
     cost = float(baseline.mean_S.mean() - baseline.clean_S.mean())
     if not cost > 0:
         raise UserInputError(
@@ -34,7 +36,8 @@ def reference_point(space: SearchSpace, baseline: Baseline) -> ReferenceRecord:
             "on them and no trade-off can be measured",
             "check the subject, or set objectives.reference",
         )
-    return ReferenceRecord(l0=_largest_d_sae(space), delta_ce=cost, source="measured")
+    largest = _largest_d_sae(space) if l0_range is None else l0_range[1]
+    return ReferenceRecord(l0=largest, delta_ce=cost, source="measured", l0_range=l0_range)
 
 
 def _largest_d_sae(space: SearchSpace) -> float:

@@ -6,26 +6,34 @@ import warnings
 from typing import TYPE_CHECKING, Literal
 
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SamplerName = Literal["auto", "gp", "tpe", "random", "qmc"]
+SamplerName = Literal["auto", "gp", "tpe", "nsga2", "qmc", "random", "grid"]
 
 GP_TRIALS = 300
-"""``auto`` hands over from the Gaussian process to TPE after this many finished trials of an architecture: one
-proposal of the process takes 0.5 s at 100 and 6 s at 1000, and Tune's loop waits for it."""
+"""``auto`` hands over from the Gaussian process to TPE after this many finished trials of a study: one proposal of the
+process takes 0.5 s at 100 and 6 s at 1000."""
 _MODEL_TRIALS = 3
 """Fewest finished trials that a model is fitted to; running start-up points must not send it back to random search."""
+_UNMODELLED = ("qmc", "random", "grid")
 
 
 def spread_trials(name: SamplerName, startup: int, budget: int) -> int:
-    """How many trials of an architecture are Sobol points: all, none, or the start-up ones."""
-    return {"qmc": budget, "random": 0}.get(name, min(startup, budget))
+    """How many trials of an architecture are evenly spread points: all, none, or the start-up ones."""
+    return {"qmc": budget, "grid": budget, "random": 0}.get(name, min(startup, budget))
 
 
-def sampler_for(name: SamplerName, *, seed: int, finished: int) -> BaseSampler:
+def learns(name: SamplerName) -> bool:
+    """Whether proposals depend on earlier results, so that it matters when they are made."""
+    return name not in _UNMODELLED
+
+
+def sampler_for(
+    name: SamplerName, *, seed: int, finished: int, population: int = 16, conditional: bool = False
+) -> BaseSampler:
     """A fresh sampler for one proposal.
 
     A sampler holds no state between proposals but its random numbers. Making a new one from a seed of its own means
@@ -35,12 +43,29 @@ def sampler_for(name: SamplerName, *, seed: int, finished: int) -> BaseSampler:
         name: What the search space asks for.
         seed: Seed of this one proposal.
         finished: Trials of the study that the model can learn from.
+        population: Trials in one generation of ``nsga2``.
+        conditional: Whether the hyper-parameters depend on the architecture, as in a joint study. The Gaussian process
+            models only what all trials have in common, so that ``auto`` is TPE there, and ``gp`` leaves the
+            hyper-parameters of one architecture to TPE.
     """
     if name == "auto":
-        name = "gp" if finished <= GP_TRIALS else "tpe"
+        name = "gp" if finished <= GP_TRIALS and not conditional else "tpe"
+
+    def tpe() -> BaseSampler:
+        return TPESampler(seed=seed, n_startup_trials=_MODEL_TRIALS)
+
+    def gp() -> BaseSampler:
+        return GPSampler(
+            seed=seed,
+            n_startup_trials=_MODEL_TRIALS,
+            independent_sampler=tpe() if conditional else None,
+            warn_independent_sampling=False,
+        )
+
     make: dict[str, Callable[[], BaseSampler]] = {
-        "gp": lambda: GPSampler(seed=seed, n_startup_trials=_MODEL_TRIALS, warn_independent_sampling=False),
-        "tpe": lambda: TPESampler(seed=seed, n_startup_trials=_MODEL_TRIALS),
+        "gp": gp,
+        "tpe": tpe,
+        "nsga2": lambda: NSGAIISampler(seed=seed, population_size=max(2, population)),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

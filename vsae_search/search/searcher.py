@@ -52,8 +52,14 @@ class StudySearcher(Searcher):  # type: ignore[misc] # Ray ships no types
         self._seen: dict[str, Mapping[str, Any]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's configuration; ``FINISHED`` when every budget is spent, None while some are running."""
-        assignment = self.studies.ask()
+        """The next trial's configuration.
+
+        Returns:
+            The configuration; ``FINISHED`` when every budget is spent; None while trials are running that may have to
+            be repeated, or while a model is at work on the next one.
+        """
+        # while trials run, their results must not wait for a proposal; when none does, Tune would sleep for a second
+        assignment = self.studies.ask(patient=not self._assigned)
         if assignment is None:
             finished: str = self.FINISHED
             return finished if self.studies.exhausted() else None
@@ -93,8 +99,7 @@ class StudySearcher(Searcher):  # type: ignore[misc] # Ray ships no types
         if self.studies.retries_left(assignment.uid):
             self.studies.fail(assignment.uid)
             return
-        reason = (record.error if record is not None else None) or error or _LOST
-        written = self.ledger.end(_given_up(assignment, record, reason))
+        written = self.ledger.end(given_up(assignment, record, error))
         if self.studies.fail(assignment.uid):
             self.ledger.announce(written)
 
@@ -118,9 +123,10 @@ def judge(record: TrialRecord) -> TrialRecord:
 def told_of(record: TrialRecord, objectives: Objectives) -> Told:
     """What a study is told of an ended trial."""
     if record.state == "diverged":
-        return Told(objectives.worst(), usable=False)
+        # nothing is known of its L0, so it says nothing about the range either
+        return Told(objectives.worst(), usable=False, outside=None if objectives.wanted is None else 0.0)
     values = objectives.values(record.metrics["l0"], record.metrics["delta_ce"])
-    return Told(values, usable=record.state == "completed")
+    return Told(values, usable=record.state == "completed", outside=objectives.outside(record.metrics["l0"]))
 
 
 def reconcile(studies: Studies, ledger: Ledger, objectives: Objectives) -> list[str]:
@@ -143,7 +149,15 @@ def _lost(record: TrialRecord | None, error: bool) -> bool:
     return error and record.state == "stopped"
 
 
-def _given_up(assignment: Assignment, record: TrialRecord | None, reason: str) -> TrialRecord:
+def given_up(assignment: Assignment, record: TrialRecord | None, error: str | None) -> TrialRecord:
+    """The record of a trial that the infrastructure lost too often.
+
+    Args:
+        assignment: The trial.
+        record: What it reported last.
+        error: The error with which Tune ended it.
+    """
+    reason = (record.error if record is not None else None) or error or _LOST
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     if record is None:
         record = TrialRecord(**asdict(assignment), state="failed", started_at=now)

@@ -1,4 +1,4 @@
-"""One Optuna study per architecture, with explicit trial states that survive a crash at any point.
+"""One Optuna study per architecture, or one for all, with explicit trial states that survive a crash at any point.
 
 | what happened                                   | told to Optuna                                        |
 |-------------------------------------------------|-------------------------------------------------------|
@@ -8,57 +8,57 @@
 | failure of the infrastructure                   | FAIL, and enqueued again under the same uid           |
 
 Samplers ignore FAIL, so a diverged trial told so would be proposed again and again; told as the worst point it is
-learnt from, and the constraint keeps it out of ``best_trials``. Only the driver touches the storage.
+learnt from, and the constraint keeps it out of ``best_trials``. Where the user asked for a range of L0, a second
+constraint says how many doublings outside of it a trial is. Only the driver's loop touches the storage.
+
+A trial is in the study from the moment it begins, with its uid and all its hyper-parameters, and not before. With one
+trial at a time a proposal is made when it is needed, after the result before it was told, so that the same seed gives
+the same trials. With several, proposals are made ahead in the background, from the results told by then.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import optuna
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vsae_search.search.assignment import Assignment
+from vsae_search.search.counts import Counts, architecture_of, attempt_of, uid_of
 from vsae_search.search.database import open_database
-from vsae_search.search.samplers import SamplerName, sampler_for, spread_trials
+from vsae_search.search.model import AIM, OUTSIDE, UNUSABLE, running_trial
+from vsae_search.search.plans import Field, Plan
+from vsae_search.search.proposer import Proposer
+from vsae_search.search.quiet import quiet
 from vsae_search.search.seeds import derive_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from optuna.study import Study
 
-    from vsae_search.search.proposals import Proposals
+    from vsae_search.search.coverage import Interval
+    from vsae_search.search.model import Proposal
+    from vsae_search.search.samplers import SamplerName
 
-_CONSTRAINT = "unusable"
-_LIVE = (TrialState.RUNNING, TrialState.WAITING, TrialState.COMPLETE)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The part of one architecture in a sweep.
-
-    Attributes:
-        proposals: Its searched and constant hyper-parameters.
-        budget: Trials in all.
-        startup: Sobol points before a model proposes.
-    """
-
-    proposals: Proposals
-    budget: int
-    startup: int
+__all__ = ["Plan", "Studies", "Told"]
 
 
 @dataclass(frozen=True)
 class Told:
-    """The end of a trial as the sampler sees it: objectives, and whether the trial may be called a good one."""
+    """The end of a trial as the sampler sees it.
+
+    Attributes:
+        values: Both objectives.
+        usable: Whether the trial may be called a good one.
+        outside: Doublings from its L0 to the range the user asked for, negative inside; None when any L0 will do.
+    """
 
     values: tuple[float, float]
     usable: bool
+    outside: float | None = None
 
 
 class Studies:
@@ -71,6 +71,10 @@ class Studies:
         sampler: Who proposes after the start-up points.
         max_retries: How often a trial is repeated after a failure of the infrastructure.
         storage: SQLAlchemy address of the database.
+        joint: Whether one study chooses among all architectures.
+        wanted: The range of log2 L0 along which frontiers should be even; every other proposal of a model then aims at
+            the widest gap in it.
+        slots: Trials at a time; with more than one, proposals are made ahead.
     """
 
     def __init__(
@@ -82,38 +86,71 @@ class Studies:
         sampler: SamplerName,
         max_retries: int,
         storage: str,
+        joint: bool = False,
+        wanted: Interval | None = None,
+        slots: int = 1,
     ) -> None:
         self.seed, self.plans, self.sampler, self.max_retries = seed, dict(plans), sampler, max_retries
-        with _quiet():
+        self.fields = Field.all(plans, sampler, joint=joint and sampler not in ("grid", "qmc"))
+        with quiet():
             self._storage = open_database(storage)
-            self._studies = {name: self._open(f"{sweep}/{name}") for name in plans}
+            self._studies = {name: self._open(f"{sweep}/{name}") for name in self.fields}
+        self._known: dict[str, list[FrozenTrial]] = {}
+        self._counted: dict[str, Counts] = {}
+        self._given_up: set[str] = set()
+        self._proposer = Proposer(self.fields, self._trials, seed=seed, sampler=sampler, wanted=wanted, slots=slots)
 
     def close(self) -> None:
         """Let go of the database."""
+        self._proposer.close()
         self._storage.remove_session()
         self._storage.engine.dispose()
 
-    def ask(self) -> Assignment | None:
-        """The next trial, of the architecture with the fewest trials that are running or done.
+    def ask(self, *, patient: bool = True) -> Assignment | None:
+        """The next trial, of the study with the fewest trials that are running or done.
+
+        Args:
+            patient: Whether to wait for a model that is still at work.
 
         Returns:
-            A trial that is now RUNNING in its study, or None when every budget is spent or being spent.
+            A trial that is now RUNNING in its study, or None when every budget is spent or being spent, or when the
+            proposal is not ready and not waited for.
         """
-        counts = {name: self._counts(name) for name in self.plans}
-        # ties go to the first architecture: min is stable
-        open_ = [name for name in self.plans if counts[name].waiting or counts[name].uids < self.plans[name].budget]
-        if not open_:
+        counts = self._all_counts()
+        name = self._proposer.next(counts)
+        if name is None:
             return None
-        name = min(open_, key=lambda architecture: counts[architecture].busy)
-        with _quiet():
-            return self._ask(name, counts[name])
+        with quiet():
+            if counts[name].waiting:
+                assignment = self._again(name)
+            else:
+                proposal = self._proposer.proposal(name, counts[name].uids, patient=patient)
+                if proposal is None:
+                    return None
+                assignment = self._begin(name, proposal)
+            self._proposer.prepare(self._all_counts)
+        return assignment
 
     def exhausted(self) -> bool:
         """Whether every budget is spent: nothing is running and nothing waits to be repeated."""
-        return all(
-            counts.uids >= self.plans[name].budget and not counts.running and not counts.waiting
-            for name, counts in ((name, self._counts(name)) for name in self.plans)
-        )
+        open_ = self._all_counts()
+        if any(counts.uids < self.fields[name].budget or counts.waiting for name, counts in open_.items()):
+            return False
+        return not any(trial.state == TrialState.RUNNING for name in self.fields for trial in self._trials(name))
+
+    def give_up(self, architecture: str) -> None:
+        """Begin no more trials of an architecture; a joint study goes on while it has another one."""
+        self._given_up.add(architecture)
+
+    def take_up(self, architecture: str) -> None:
+        """Spend the budget of an architecture after all."""
+        self._given_up.discard(architecture)
+
+    def spent(self) -> dict[str, int]:
+        """Trials that every architecture got, whatever became of them."""
+        uids = {uid_of(trial) for study in self._studies.values() for trial in study.get_trials(deepcopy=False)}
+        names = [architecture_of(uid) for uid in uids if uid is not None]
+        return {name: names.count(name) for name in self.plans}
 
     def tell(self, uid: str, told: Told) -> bool:
         """Record the end of a trial; telling it again changes nothing.
@@ -125,20 +162,16 @@ class Studies:
         Returns:
             Whether this call ended the trial.
         """
-        study, running = self._running(uid)
-        if running is None:
-            return False
-        with _quiet():
-            trial = Trial(study, running._trial_id)
-            if not running.constraints:  # a crash can come between the constraint and the end
-                trial.set_constraint(_CONSTRAINT, -1.0 if told.usable else 1.0)
-            study.tell(running.number, list(told.values), skip_if_finished=True)
-        return True
+        with quiet():
+            is_news = self._end(uid, told)
+            if is_news:
+                self._proposer.prepare(self._all_counts)
+        return is_news
 
     def retries_left(self, uid: str) -> bool:
         """Whether a failure of the attempt that is running would be repeated."""
         _, running = self._running(uid)
-        return running is not None and _attempt(running) < self.max_retries
+        return running is not None and attempt_of(running) < self.max_retries
 
     def fail(self, uid: str) -> bool:
         """Record that the infrastructure lost a trial, and enqueue it again while attempts are left.
@@ -146,14 +179,14 @@ class Studies:
         Returns:
             Whether this call ended an attempt; False when the trial was not running.
         """
-        study, running = self._running(uid)
+        name, running = self._running(uid)
         if running is None:
             return False
-        attempt = _attempt(running) + 1
+        attempt = attempt_of(running) + 1
         # enqueued first: a crash in between leaves both, which reconcile() puts right
         if attempt <= self.max_retries:
-            self._enqueue(study, running, attempt)
-        self._fail(study, running)
+            self._enqueue(name, running, attempt)
+        self._fail(name, running)
         return True
 
     def reconcile(self, ended: Mapping[str, Told | None]) -> list[str]:
@@ -166,107 +199,122 @@ class Studies:
             The uids that were running with nothing on disk; they are enqueued again and lose no attempt.
         """
         orphans = []
-        for study in self._studies.values():
-            trials = study.get_trials(deepcopy=False)
-            waiting = {_uid(trial) for trial in trials if trial.state == TrialState.WAITING}
+        for name in self.fields:
+            trials = self._trials(name)
+            waiting = {uid_of(trial) for trial in trials if trial.state == TrialState.WAITING}
             for trial in trials:
                 if trial.state != TrialState.RUNNING:
                     continue
-                uid = _uid(trial)
+                uid = uid_of(trial)
                 told = ended.get(uid) if uid is not None else None
                 if uid is not None and told is not None:
-                    self.tell(uid, told)
+                    with quiet():
+                        self._end(uid, told)
                     continue
                 if uid is not None and uid not in ended:
                     orphans.append(uid)
                     if uid not in waiting:
-                        self._enqueue(study, trial, _attempt(trial))
-                self._fail(study, trial)
+                        self._enqueue(name, trial, attempt_of(trial))
+                self._fail(name, trial)
         return orphans
 
     def _open(self, name: str) -> Study:
         return optuna.create_study(
-            study_name=name, storage=self._storage, directions=["minimize", "minimize"], load_if_exists=True
+            study_name=name,
+            storage=self._storage,
+            sampler=RandomSampler(),  # never asked: proposals come from copies
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
         )
 
-    def _ask(self, name: str, counts: _Counts) -> Assignment:
-        study, plan = self._studies[name], self.plans[name]
-        uid = f"{name}-{counts.uids:04d}"
-        study.sampler = sampler_for(self.sampler, seed=derive_seed(self.seed, "propose", uid), finished=counts.complete)
-        if not counts.waiting and counts.uids < spread_trials(self.sampler, plan.startup, plan.budget):
-            study.enqueue_trial(plan.proposals.point(counts.uids), user_attrs={"uid": uid, "attempt": 0})
-        trial = study.ask(plan.proposals.distributions)
-        if "uid" not in trial.user_attrs:
-            trial.set_user_attr("uid", uid)
+    # -- how trials begin ----------------------------------------------------------------------------------------
+
+    def _begin(self, name: str, proposal: Proposal) -> Assignment:
+        """Put a proposed trial into its study, in one transaction."""
+        source = self.fields[name]
+        architecture, _ = proposal.choice
+        uid = f"{architecture}-{self._number(name, architecture):04d}"
+        attrs = {"uid": uid, "attempt": 0} | ({AIM: proposal.aim} if proposal.aim is not None else {})
+        trial = running_trial(source, proposal.choice, attrs, proposal.attributes)
+        self._studies[name].add_trial(trial)
+        self._changed(name)
+        return self._assignment(source, trial)
+
+    def _again(self, name: str) -> Assignment:
+        """Begin a trial that waits to be repeated."""
+        source = self.fields[name]
+        first = next(trial for trial in self._trials(name) if trial.state == TrialState.WAITING)
+        number = self._studies[name].ask(source.distributions(architecture_of(first.user_attrs["uid"]))).number
+        self._changed(name)
+        return self._assignment(source, self._trials(name)[number])
+
+    def _assignment(self, source: Field, trial: FrozenTrial) -> Assignment:
         uid = trial.user_attrs["uid"]
+        architecture = architecture_of(uid)
         return Assignment(
             uid=uid,
-            architecture=name,
+            architecture=architecture,
             number=int(uid.rsplit("-", 1)[1]),
-            params=plan.proposals.params(trial.params),
+            params=source.params(architecture, trial.params),
             seed=derive_seed(self.seed, "train", uid),
-            attempt=trial.user_attrs.get("attempt", 0),
+            attempt=attempt_of(trial),
         )
 
-    def _counts(self, name: str) -> _Counts:
-        trials = [t for t in self._studies[name].get_trials(deepcopy=False) if _uid(t) is not None]
-        states = [trial.state for trial in trials]
-        return _Counts(
-            uids=len({_uid(trial) for trial in trials}),
-            running=states.count(TrialState.RUNNING),
-            waiting=states.count(TrialState.WAITING),
-            complete=states.count(TrialState.COMPLETE),
-            given_up=len({_uid(t) for t in trials} - {_uid(t) for t in trials if t.state in _LIVE}),
-        )
+    def _number(self, name: str, architecture: str) -> int:
+        """Position of the next trial among those of its architecture."""
+        uids = {uid_of(trial) for trial in self._trials(name)}
+        return sum(uid is not None and architecture_of(uid) == architecture for uid in uids)
 
-    def _running(self, uid: str) -> tuple[Study, FrozenTrial | None]:
-        study = self._studies[uid.rsplit("-", 1)[0]]
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return study, next((trial for trial in running if _uid(trial) == uid), None)
+    # -- the storage ---------------------------------------------------------------------------------------------
 
-    def _enqueue(self, study: Study, trial: FrozenTrial, attempt: int) -> None:
+    def _all_counts(self) -> dict[str, Counts]:
+        """Counts of every study that has not been given up."""
+        open_ = [name for name, source in self.fields.items() if not self._given_up.issuperset(source.plans)]
+        for name in open_:
+            if name not in self._counted:
+                self._counted[name] = Counts.of(self._trials(name))
+        return {name: self._counted[name] for name in open_}
+
+    def _trials(self, name: str) -> list[FrozenTrial]:
+        """The trials of a study; read again only when this object has changed them, as nobody else does."""
+        if name not in self._known:
+            self._known[name] = self._studies[name].get_trials(deepcopy=False)
+        return self._known[name]
+
+    def _changed(self, name: str) -> None:
+        self._known.pop(name, None)
+        self._counted.pop(name, None)
+
+    def _end(self, uid: str, told: Told) -> bool:
+        name, running = self._running(uid)
+        if running is None:
+            return False
+        study = self._studies[name]
+        constraints = {UNUSABLE: -1.0 if told.usable else 1.0}
+        if told.outside is not None:
+            constraints[OUTSIDE] = told.outside
+        trial = Trial(study, running._trial_id)
+        for key, value in constraints.items():
+            if key not in running.constraints:  # a crash can come between a constraint and the end
+                trial.set_constraint(key, value)
+        study.tell(running.number, list(told.values), skip_if_finished=True)
+        self._changed(name)
+        return True
+
+    def _running(self, uid: str) -> tuple[str, FrozenTrial | None]:
+        architecture = architecture_of(uid)
+        name = next(name for name, source in self.fields.items() if architecture in source.plans)
+        running = (trial for trial in self._trials(name) if trial.state == TrialState.RUNNING)
+        return name, next((trial for trial in running if uid_of(trial) == uid), None)
+
+    def _enqueue(self, name: str, trial: FrozenTrial, attempt: int) -> None:
         # an enqueued trial that died while its parameters were being set still knows all of them
         params = trial.system_attrs.get("fixed_params", trial.params)
-        study.enqueue_trial(params, user_attrs={"uid": _uid(trial), "attempt": attempt})
+        attrs = {key: value for key, value in trial.user_attrs.items() if key == AIM}
+        self._studies[name].enqueue_trial(params, user_attrs={**attrs, "uid": uid_of(trial), "attempt": attempt})
+        self._changed(name)
 
-    def _fail(self, study: Study, trial: FrozenTrial) -> None:
-        with _quiet():
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Trials of one study: distinct uids, and trials by state."""
-
-    uids: int
-    running: int
-    waiting: int
-    complete: int
-    given_up: int
-
-    @property
-    def busy(self) -> int:
-        return self.running + self.complete + self.given_up
-
-
-def _uid(trial: FrozenTrial) -> str | None:
-    uid: str | None = trial.user_attrs.get("uid")
-    return uid
-
-
-def _attempt(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs.get("attempt", 0))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna's notices about experimental features and its log lines off the terminal, for these calls only."""
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        logger.setLevel(level)
+    def _fail(self, name: str, trial: FrozenTrial) -> None:
+        with quiet():
+            self._studies[name].tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        self._changed(name)

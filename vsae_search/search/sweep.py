@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-from ray import tune
+from typing import TYPE_CHECKING
 
 from vsae_search.activations import build_bank
-from vsae_search.errors import EnvironmentNotReady
 from vsae_search.search.bridge import LedgerCallback
-from vsae_search.search.budgets import startup_trials, trial_budgets
-from vsae_search.search.cluster import connected
+from vsae_search.search.budgets import trial_budgets
+from vsae_search.search.cluster import connected, require_resources
 from vsae_search.search.directory import earlier_session, prepare_directory, write_space
 from vsae_search.search.environment import source_commit, versions
+from vsae_search.search.faults import told_plainly
+from vsae_search.search.giving_up import GivingUp
 from vsae_search.search.ledger import Ledger
+from vsae_search.search.live import LiveFile
 from vsae_search.search.lock import driver_lock
-from vsae_search.search.objectives import Objectives
-from vsae_search.search.proposals import Proposals
-from vsae_search.search.records import BANK_FOLDER, SWEEP_FILE, ArchitecturePlan, SweepRecord, write_record
+from vsae_search.search.planning import architecture_plans, objectives_of, open_studies
+from vsae_search.search.probe import packed
+from vsae_search.search.records import BANK_FOLDER, SWEEP_FILE, SweepRecord, write_record
 from vsae_search.search.reference import reference_point
-from vsae_search.search.samplers import spread_trials
+from vsae_search.search.requests import stop_requests
 from vsae_search.search.searcher import StudySearcher, reconcile
-from vsae_search.search.seeds import derive_seed
-from vsae_search.search.signals import own_interrupts, terminable
-from vsae_search.search.studies import Plan, Studies
+from vsae_search.search.session import run_session
+from vsae_search.search.signals import terminable
+from vsae_search.search.stopping import EarlyStopping, ParetoHalving, stopping_summary
 from vsae_search.search.trainable import run_trial
 from vsae_search.search.trial import TrialContext
+from vsae_search.search.utilisation import UtilisationMeter
+from vsae_search.search.warm_start import warm_start
 from vsae_search.subjects import build_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from vsae_search.activations import ActivationBank
+    from vsae_search.activations import ActivationBank, HarvestProgress
     from vsae_search.search.cluster import Cluster
     from vsae_search.search.listener import SweepListener
-    from vsae_search.search.records import SweepStatus
+    from vsae_search.search.objectives import Objectives
+    from vsae_search.search.packing import Packing
+    from vsae_search.search.records import SweepStatus, WarmStart
+    from vsae_search.search.signals import Interrupts
+    from vsae_search.search.studies import Studies
     from vsae_search.space import SearchSpace
     from vsae_search.subjects import Baseline, Subject
 
 STUDIES_FILE = "optuna.db"
-RAY_FOLDER = "ray"
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """How a sweep is asked to stop, and who is told that it will."""
+
+    interrupts: Interrupts
+    on_drain: Callable[[int], None] | None = None
 
 
 def run_sweep(
@@ -51,6 +65,9 @@ def run_sweep(
     listeners: Sequence[SweepListener] = (),
     ray_address: str | None = None,
     study_storage: str | None = None,
+    begin_from: Path | None = None,
+    on_harvest: Callable[[HarvestProgress], None] | None = None,
+    on_drain: Callable[[int], None] | None = None,
 ) -> SweepRecord:
     """Run the sweep of a search space, or go on with it where it stopped.
 
@@ -63,39 +80,42 @@ def run_sweep(
         listeners: Told of the sweep as it runs.
         ray_address: Address of a Ray cluster; None starts Ray on this machine, unless this process is connected.
         study_storage: SQLAlchemy address of the Optuna database; None keeps it in the sweep directory.
+        begin_from: Directory of an earlier sweep: what fits of its frontiers is run first.
+        on_harvest: Told how far the activations are, before the first trial.
+        on_drain: Told, once the sweep has been asked to stop, how many trials are still to finish.
 
     Returns:
         The record of the completed sweep; when every budget was spent before, nothing is started for it.
 
     Raises:
-        UserInputError: The directory belongs to another search space, or the subject gives no reference point.
-        EnvironmentNotReady: Another driver runs this sweep, or a trial asks for more than the cluster has.
-        KeyboardInterrupt: The sweep was interrupted; its state is saved and the same call goes on with it.
+        UserInputError: The directory is of another search space; no reference point; no sweep to begin from.
+        EnvironmentNotReady: Another driver runs this sweep, a trial asks for more than the cluster has, the disk is
+            full, or the database is held by another program.
+        KeyboardInterrupt: The sweep was interrupted, by a signal or by ``stop``; its state is saved and the same call
+            goes on with it.
         Terminated: The same, by SIGTERM.
     """
     directory = prepare_directory(space, root)
     storage = study_storage or f"sqlite:///{directory / STUDIES_FILE}"
-    with terminable(), driver_lock(directory):
+    with (
+        told_plainly(directory),
+        terminable() as interrupts,
+        driver_lock(directory),
+        stop_requests(directory, interrupts),
+    ):
         earlier = earlier_session(space, directory)
+        warm = warm_start(space, earlier, begin_from)
         write_space(space, directory)
         if earlier is not None and (finished := _finished(space, earlier, directory, listeners, storage)) is not None:
             return finished
         subject = build_subject(space.subject, root.resolve() / BANK_FOLDER)
         with connected(space.resources, ray_address) as cluster:
-            _require_resources(space, cluster)
-            bank = build_bank(subject, space.activations, root.resolve() / BANK_FOLDER)
+            require_resources(space.resources, cluster)
+            bank = build_bank(subject, space.activations, root.resolve() / BANK_FOLDER, on_progress=on_harvest)
             baseline = subject.baseline(bank.evaluation())
-            record = _opening_record(space, earlier, subject, bank, baseline, cluster)
-            context = TrialContext(
-                bank=bank,
-                subject=subject,
-                baseline=baseline,
-                training=space.training,
-                directory=directory,
-                cpus=space.resources.cpus_per_trial,
-                gpus=space.resources.gpus_per_trial,
-            )
-            return _run(space, record, context, listeners, storage)
+            context = packed(TrialContext(bank, subject, baseline, space.training, directory), space, cluster)
+            record = _opening_record(space, earlier, subject, bank, baseline, cluster, warm, context.packing)
+            return _run(space, record, context, listeners, storage, Stopping(interrupts, on_drain))
 
 
 def _finished(
@@ -107,18 +127,22 @@ def _finished(
     """
     if earlier.reference is None:
         return None
-    ledger = Ledger(directory, listeners)
-    studies = _studies(space, storage)
+    studies = open_studies(space, storage, earlier.warm_start)
+    giving_up = GivingUp(space.search.max_failures, studies)
+    ledger = Ledger(directory, [LiveFile(directory), giving_up, *listeners])
     try:
-        reconcile(studies, ledger, Objectives(earlier.reference.l0, earlier.reference.delta_ce))
+        ledger.retell(giving_up)
+        reconcile(studies, ledger, objectives_of(space, earlier.reference))
         if not studies.exhausted():
             return None
+        spent = studies.spent()
     finally:
         studies.close()
     changes = {
         "description": space.description,
         "space": space.model_dump(mode="json"),
-        "architectures": _architecture_plans(space),
+        "architectures": giving_up.marked(architecture_plans(space, spent)),
+        "early_stopping": stopping_summary(space, ledger.ended.values()),
         "status": "completed",
         "ended_at": earlier.ended_at or _now(),
     }
@@ -133,85 +157,75 @@ def _finished(
 
 
 def _run(
-    space: SearchSpace, record: SweepRecord, context: TrialContext, listeners: Sequence[SweepListener], storage: str
+    space: SearchSpace,
+    record: SweepRecord,
+    context: TrialContext,
+    listeners: Sequence[SweepListener],
+    storage: str,
+    stopping: Stopping,
 ) -> SweepRecord:
     """Search until every budget is spent; the record on disk says how it ended in every case."""
     assert record.reference is not None
     directory = context.directory
-    objectives = Objectives(record.reference.l0, record.reference.delta_ce)
-    ledger = Ledger(directory, listeners)
+    objectives = objectives_of(space, record.reference)
     write_record(directory / SWEEP_FILE, record)
-    studies = _studies(space, storage)
+    studies = open_studies(space, storage, record.warm_start, slots=record.resources["max_concurrent"])
+    giving_up = GivingUp(space.search.max_failures, studies)
+    meter = UtilisationMeter.of(record.resources, context.packing)
+    ledger = Ledger(directory, [LiveFile(directory), giving_up, meter, *listeners])
     status: SweepStatus = "failed"
     try:
         reconcile(studies, ledger, objectives)
         ledger.open(record)
-        status = _search(studies, objectives, ledger, context, record)
+        scheduler = ParetoHalving(EarlyStopping.of(space, objectives, ledger))
+        status = _search(studies, objectives, ledger, context, record, scheduler, stopping)
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
+        plans = record.architectures if status != "completed" else architecture_plans(space, studies.spent())
         studies.close()
-        record = record.model_copy(update={"status": status, "ended_at": _now()})
-        write_record(directory / SWEEP_FILE, record)
-        ledger.close(record)
+        changes = {
+            "architectures": giving_up.marked(plans),
+            "early_stopping": stopping_summary(space, ledger.ended.values()),
+            "utilisation": meter.summary(),
+        }
+        record = record.model_copy(update={"status": status, "ended_at": _now(), **changes})
+        try:
+            write_record(directory / SWEEP_FILE, record)
+        finally:
+            ledger.close(record)
     if status == "interrupted":
         raise KeyboardInterrupt
     return record
 
 
 def _search(
-    studies: Studies, objectives: Objectives, ledger: Ledger, context: TrialContext, record: SweepRecord
+    studies: Studies,
+    objectives: Objectives,
+    ledger: Ledger,
+    context: TrialContext,
+    record: SweepRecord,
+    scheduler: ParetoHalving,
+    stopping: Stopping,
 ) -> SweepStatus:
     """Run a new Tuner for what is left of the budgets: the studies and the records are the only state."""
     if studies.exhausted():
         return "completed"
     callback = LedgerCallback(ledger)
     searcher = StudySearcher(studies, objectives, ledger, callback.error_of)
-    resources = {"cpu": context.cpus, "gpu": context.gpus}
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, context=context), resources),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=-1,
-            max_concurrent_trials=record.resources["max_concurrent"],
-            reuse_actors=True,
-            trial_name_creator=trial_name,
-            trial_dirname_creator=trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=f"session-{record.sessions}",
-            storage_path=str(context.directory / RAY_FOLDER),
-            verbose=0,
-            callbacks=[callback],
-        ),
+    run_session(
+        run_trial,
+        context,
+        searcher,
+        callback,
+        name=f"session-{record.sessions}",
+        max_concurrent=record.resources["max_concurrent"],
+        scheduler=scheduler,
+        interrupts=stopping.interrupts,
+        on_drain=stopping.on_drain,
     )
-    with own_interrupts():
-        tuner.fit()
-    # the first Ctrl-C ends Tune's loop without an exception
     return "completed" if studies.exhausted() else "interrupted"
-
-
-def trial_name(trial: Any) -> str:
-    """Name of a trial in Tune: its uid, and which attempt it is."""
-    return f"{trial.config['uid']}-{trial.config['attempt']}-{trial.trial_id}"
-
-
-def _studies(space: SearchSpace, storage: str) -> Studies:
-    plans: dict[str, Plan] = {}
-    for name, budget in trial_budgets(space).items():
-        proposals = Proposals.of(space.ranges(name), derive_seed(space.seed, "spread", name))
-        startup = startup_trials(space.search.startup_trials, len(proposals.dimensions))
-        plans[name] = Plan(proposals, budget, startup)
-    return Studies(
-        # the digest keeps two sweeps of one name apart in a database that they share
-        f"{space.name}/{space.digest()[:12]}",
-        space.seed,
-        plans,
-        sampler=space.search.sampler,
-        max_retries=space.search.max_retries,
-        storage=storage,
-    )
 
 
 def _opening_record(
@@ -221,6 +235,8 @@ def _opening_record(
     bank: ActivationBank,
     baseline: Baseline,
     cluster: Cluster,
+    warm: WarmStart | None,
+    packing: Packing,
 ) -> SweepRecord:
     """The record as it stands before the first trial of this session."""
     commit, dirty = source_commit()
@@ -240,10 +256,12 @@ def _opening_record(
         loss_unit=subject.loss_unit,
         subject=subject.describe(),
         bank=bank.manifest.model_dump(mode="json", exclude={"files", "shard_rows", "mean_D"}),
-        architectures=_architecture_plans(space),
+        architectures=architecture_plans(space),
+        warm_start=warm,
         resources={
             **space.resources.model_dump(),
-            "max_concurrent": cluster.concurrency(space.resources, sum(budgets.values())),
+            "max_concurrent": cluster.concurrency(space.resources, sum(budgets.values()), packing),
+            "shares": packing.describe(),
             "nodes": cluster.nodes,
             "cluster": {kind: cluster.resources.get(kind, 0.0) for kind in ("CPU", "GPU")},
         },
@@ -251,24 +269,6 @@ def _opening_record(
         sessions=1 if earlier is None else earlier.sessions + 1,
         started_at=_now() if earlier is None else earlier.started_at,
     )
-
-
-def _architecture_plans(space: SearchSpace) -> dict[str, ArchitecturePlan]:
-    return {name: _architecture_plan(space, name, budget) for name, budget in trial_budgets(space).items()}
-
-
-def _architecture_plan(space: SearchSpace, name: str, budget: int) -> ArchitecturePlan:
-    searched = len(Proposals.of(space.ranges(name), 0).dimensions)
-    startup = startup_trials(space.search.startup_trials, searched)
-    return ArchitecturePlan(trials=budget, startup=spread_trials(space.search.sampler, startup, budget))
-
-
-def _require_resources(space: SearchSpace, cluster: Cluster) -> None:
-    missing = cluster.missing(space.resources)
-    if missing is not None:
-        raise EnvironmentNotReady(
-            f"a trial asks for {missing}", "lower resources.cpus_per_trial or resources.gpus_per_trial"
-        )
 
 
 def _now() -> str:

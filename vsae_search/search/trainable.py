@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from vsae_search.search.assignment import Assignment
 from vsae_search.search.trial import TrialContext, TrialRun
 
 if TYPE_CHECKING:
+    from vsae_search.search.packing import Share
     from vsae_search.search.records import TrialRecord
 
 
@@ -24,7 +24,8 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     broke it (a lost GPU, say) does not break the trials after it.
     """
     assignment = Assignment(**config)
-    _prepare_process(context, assignment.seed)
+    context = context.of(assignment)
+    _prepare_process(context.share, assignment.seed)
     trial = TrialRun(assignment, context, _report)
     try:
         _report(trial.run())
@@ -48,17 +49,17 @@ def as_result(record: TrialRecord) -> dict[str, Any]:
     return result | {key: record.metrics[key] for key in ("l0", "delta_ce") if key in record.metrics}
 
 
-def _prepare_process(context: TrialContext, seed: int) -> None:
+def _prepare_process(share: Share, seed: int) -> None:
     """Make a worker that has run other trials as good as new."""
     _collect_garbage()
-    torch.set_num_threads(max(1, math.floor(context.cpus)))
+    torch.set_num_threads(share.threads)
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - nothing of ours uses the global generator, a library might
-    if context.gpus > 0:
+    if share.gpus > 0:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        torch.cuda.set_per_process_memory_fraction(min(1.0, 0.95 * context.gpus))
+        torch.cuda.set_per_process_memory_fraction(share.memory_fraction)
 
 
 def _collect_garbage() -> None:

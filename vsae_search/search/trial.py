@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ from vsae_search.atomic import replacing
 from vsae_search.errors import CorruptFile, Diverged, UserInputError
 from vsae_search.evaluation import evaluate
 from vsae_search.search.objectives import usable
+from vsae_search.search.packing import Packing, Share
 from vsae_search.search.records import (
     REFUSED,
     RungRecord,
@@ -52,7 +53,8 @@ RUNG_METRICS = frozenset(
     {"l0", "delta_ce", "fvu", "dead_fraction", "dense_fraction", "mmcs", "recovered_fraction"},
 )
 """What is measured at a rung before the last; everything is measured at the end."""
-_PARTIAL_FILE = "partial.json"
+PARTIAL_FILE = "partial.json"
+"""The record of a trial that is not finished, as of its last rung."""
 _ERROR_LENGTH = 4000
 
 
@@ -96,8 +98,8 @@ class TrialContext:
         baseline: Clean and ablated losses on the evaluation rows, computed once.
         training: Training budget and schedule.
         directory: Absolute sweep directory, on a file system that every node sees.
-        cpus: Processors of one trial; it runs as many torch threads.
-        gpus: Part of a GPU of one trial.
+        packing: What every trial gets of a machine.
+        share: What the trial that runs with this context gets.
     """
 
     bank: Bank
@@ -105,13 +107,17 @@ class TrialContext:
     baseline: Baseline
     training: TrainingSpec
     directory: Path
-    cpus: float = 1.0
-    gpus: float = 0.0
+    packing: Packing = field(default_factory=Packing)
+    share: Share = field(default_factory=Share)
+
+    def of(self, assignment: Assignment) -> TrialContext:
+        """The context of one trial, with its share."""
+        return replace(self, share=self.packing.share(assignment.architecture, assignment.params))
 
     @property
     def device(self) -> str:
         """Where a trial runs."""
-        return "cuda" if self.gpus > 0 else "cpu"
+        return "cuda" if self.share.gpus > 0 else "cpu"
 
 
 class TrialRun:
@@ -153,7 +159,7 @@ class TrialRun:
             record = self._record("diverged", error=f"out of memory on the GPU: {error}")
         else:
             record = self._record("completed", metrics=metrics)
-        self._clear_attempt()
+        clear_attempt(self.directory)
         return record
 
     def failed(self, error: BaseException) -> TrialRecord:
@@ -168,7 +174,7 @@ class TrialRun:
         except (CorruptFile, UserInputError):
             if not resumes:
                 raise
-        self._clear_attempt()
+        clear_attempt(self.directory)
         self.rungs = {}
         return self._train()
 
@@ -235,7 +241,7 @@ class TrialRun:
 
     def _report_rung(self) -> None:
         record = self._record("stopped", metrics=self.rungs[max(self.rungs)].metrics)
-        write_record(self.directory / _PARTIAL_FILE, record, durable=False)
+        write_record(self.directory / PARTIAL_FILE, record, durable=False)
         self.report(record)
 
     def _save(self, sae: SparseAutoencoder, evaluation: Evaluation) -> None:
@@ -245,21 +251,13 @@ class TrialRun:
 
     def _earlier_rungs(self) -> dict[int, RungRecord]:
         """Rungs that an attempt before this one reached, when its training can be gone on with."""
-        partial = self.directory / _PARTIAL_FILE
+        partial = self.directory / PARTIAL_FILE
         if not partial.is_file() or not (self.directory / CHECKPOINT_FOLDER).exists():
             return {}
         try:
             return {rung.index: rung for rung in read_record(partial, TrialRecord).rungs}
         except CorruptFile:
             return {}
-
-    def _clear_attempt(self) -> None:
-        checkpoint = self.directory / CHECKPOINT_FOLDER
-        if checkpoint.is_dir():
-            shutil.rmtree(checkpoint, ignore_errors=True)
-        else:
-            checkpoint.unlink(missing_ok=True)
-        (self.directory / _PARTIAL_FILE).unlink(missing_ok=True)
 
     def _record(self, state: Any, *, metrics: dict[str, float] | None = None, error: str | None = None) -> TrialRecord:
         wall_s = time.monotonic() - self.started
@@ -281,6 +279,16 @@ class TrialRun:
             started_at=self.started_at,
             ended_at=_now(),
         )
+
+
+def clear_attempt(directory: Path) -> None:
+    """Remove what only an unfinished trial needs: its checkpoint and its partial record."""
+    checkpoint = directory / CHECKPOINT_FOLDER
+    if checkpoint.is_dir():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    else:
+        checkpoint.unlink(missing_ok=True)
+    (directory / PARTIAL_FILE).unlink(missing_ok=True)
 
 
 def _tell_truth(sae: SparseAutoencoder, subject: Subject) -> None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vsae_search.errors import Problem, SearchSpaceError
 from vsae_search.space.catalog import check_architectures, fold
+from vsae_search.space.configurations import check_configurations, settle_configurations
 from vsae_search.space.model import SearchSpace
 from vsae_search.space.overrides import OPTION, apply_overrides
 from vsae_search.space.subjects import DirectionsSubject, LanguageModelSubject, SubjectSpec, ToyModelSubject
@@ -57,7 +58,7 @@ def load_space(path: Path, catalog: Catalog, *, overrides: Sequence[str] = ()) -
     if problems:
         raise _refused([_with_assignment(problem, overrides) for problem in problems])
     assert space is not None
-    return fold(space, catalog)
+    return settle_configurations(fold(space, catalog))
 
 
 def excerpt(text: str, problem: Problem) -> str:
@@ -188,7 +189,9 @@ def _d_in(root: Node) -> int | None:
 
 def _check_catalog(root: Node, catalog: Catalog) -> list[Problem]:
     problems = []
-    for loc, text, at_key in check_architectures(root.data(), catalog, _d_in(root)):
+    data = root.data()
+    findings = [*check_architectures(data, catalog, _d_in(root)), *check_configurations(data, catalog)]
+    for loc, text, at_key in findings:
         node, key_place, path = locate(root, loc)
         problems.append((key_place if at_key else node.place).problem(dotted(path, text)))
     return problems

@@ -24,8 +24,9 @@ from vsae_search.space.subjects import SubjectSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WITHOUT_EFFECT = (("description",), ("resources",), ("tracking",), ("search", "trials"))
+_WITHOUT_EFFECT = (("description",), ("resources",), ("tracking",), ("search", "trials"), ("search", "max_failures"))
 """What changes no result: words, places, and how many trials there are of the same kind."""
+_TRIALS = ("search", "trials")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 
 
@@ -87,6 +88,12 @@ class SearchSpace(Strict):
                 f"{self.search.trials} trials are too few for {len(self.architectures)} architectures; each needs one"
             )
             refusals.append((("search", "trials"), text, self.search.trials))
+        share, rest = divmod(self.search.trials, max(1, len(self.architectures)))
+        for position, name in enumerate(self.architectures):
+            budget, given = share + (position < rest), len(self.search.enqueued(name))
+            if given > budget:
+                text = f"{given} configurations of {name} are more than its share of the trials, {budget}"
+                refusals.append((("search", "enqueue"), text, None))
         rows, batch = self.activations.num_tokens, self.training.batch_size
         if batch > rows:
             text = f"activations.num_tokens ({rows}) is less than training.batch_size ({batch}), one step"
@@ -108,9 +115,9 @@ class SearchSpace(Strict):
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form of what decides the results; a sweep goes on while it stays the same.
 
-        Description, resources and tracking are not in it. Nor is the number of trials, because trials do not depend
-        on how many come after them: a larger budget adds trials to a sweep, and with a smaller one it keeps those it
-        has and is finished sooner.
+        Description, resources and tracking are not in it. Nor is the number of trials or of failures, because trials
+        do not depend on how many come after them: a larger budget adds trials to a sweep, and with a smaller one it
+        keeps those it has and is finished sooner. Only the points of a grid follow from it.
         """
         text = json.dumps(
             decisive(self.model_dump(mode="json")), sort_keys=True, separators=(",", ":"), ensure_ascii=True
@@ -126,5 +133,6 @@ def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
         for section in sections:
             inside[section] = dict(inside.get(section, {}))
             inside = inside[section]
-        inside.pop(key, None)
+        if (*sections, key) != _TRIALS or inside.get("sampler") != "grid":
+            inside.pop(key, None)
     return kept

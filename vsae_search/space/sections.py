@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
+from vsae_search.space.ranges import Scalar
 from vsae_search.space.strict import Refusal, Strict, refusal, refuse
 
+ARCHITECTURE = "architecture"
+"""Key of a configuration that names its architecture."""
+Configuration = Annotated[
+    dict[str, Scalar],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {ARCHITECTURE: {"type": "string"}},
+            "required": [ARCHITECTURE],
+            "additionalProperties": {"type": ["number", "string", "boolean", "null"]},
+        }
+    ),
+]
+"""One configuration: an architecture and values of its hyper-parameters."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -88,12 +103,34 @@ class SearchSpec(Strict):
 
     trials: int = Field(default=48, ge=1)
     """Number of trials in total, split equally over the architectures, so at least one for each."""
-    sampler: Literal["auto", "gp", "tpe", "random", "qmc"] = "auto"
-    """Who proposes hyper-parameters: auto starts with a Sobol sequence, then uses a Gaussian process and, for large budgets, TPE; gp and tpe start with the same sequence; random and qmc (Sobol) are one method throughout."""  # noqa: E501 - one sentence of documentation is one string
+    sampler: Literal["auto", "gp", "tpe", "nsga2", "qmc", "random", "grid"] = "auto"
+    """Who proposes hyper-parameters: auto starts with a Sobol sequence, then uses a Gaussian process and, for large budgets, TPE; gp, tpe and nsga2 (a genetic algorithm) start with the same sequence; qmc (Sobol) and random are one method throughout; grid runs every combination of the choices and of as many points of each range of numbers as the budget pays for, and ends."""  # noqa: E501 - one sentence of documentation is one string
+    allocation: Literal["equal", "joint"] = "equal"
+    """How the trials are shared out: equal gives every architecture a study and a share of its own; joint lets one study choose the architecture of each trial, which favours those that lead; qmc and grid, which learn nothing, always share equally."""  # noqa: E501 - one sentence of documentation is one string
     startup_trials: int | None = Field(default=None, ge=1)
-    """Number of trials of each architecture that are spread evenly before the sampler learns; left out, it is twice the number of searched hyper-parameters, at least 5."""  # noqa: E501 - one sentence of documentation is one string
+    """Number of trials of each architecture that are spread evenly before the sampler learns; left out, it is twice the number of searched hyper-parameters, at least 5; for nsga2 its first generation; for a joint study two, at least 10 in all."""  # noqa: E501 - one sentence of documentation is one string
+    enqueue: tuple[Configuration, ...] = ()
+    """Configurations that are run first and count as trials: each names its architecture and hyper-parameters inside their ranges; what is searched and not named is chosen by the Sobol sequence."""  # noqa: E501 - one sentence of documentation is one string
     max_retries: int = Field(default=2, ge=0)
     """How often a trial is repeated after a failure of the infrastructure; a trial that diverges is never repeated."""
+    early_stopping: Literal["auto", "on", "off"] = "auto"
+    """Whether a trial that falls behind the others of its architecture at a rung is stopped there; a stopped trial counts as one of the trials and never appears on a frontier. auto turns it on for the samplers and architectures for which it was measured to pay."""  # noqa: E501 - one sentence of documentation is one string
+    eta: float = Field(default=2.0, gt=1)
+    """With early stopping, about the best 1/eta of an architecture's trials go on at a rung; trials that no other one beats there in both objectives always do."""  # noqa: E501 - one sentence of documentation is one string
+    grace_fraction: Fraction = 0.5
+    """Share of its training that every trial gets before early stopping may end it, and at least twice the warm-up of the sparsity penalty; it is stopped at a rung, so the rung at this share, or the first one after it, is the first that decides."""  # noqa: E501 - one sentence of documentation is one string
+    audit_fraction: Fraction = 0.1
+    """Share of the trials to be stopped that are finished nevertheless, to measure how many of the stopped ones would have ended on the frontier of their architecture."""  # noqa: E501 - one sentence of documentation is one string
+    max_failures: int | None = Field(default=5, ge=1)
+    """Number of trials after which an architecture is given up when every one of them diverged or failed; null spends its whole budget."""  # noqa: E501 - one sentence of documentation is one string
+
+    def enqueued(self, architecture: str) -> tuple[dict[str, Any], ...]:
+        """The configurations of one architecture that are run first, without its name."""
+        return tuple(
+            {name: value for name, value in one.items() if name != ARCHITECTURE}
+            for one in self.enqueue
+            if one.get(ARCHITECTURE) == architecture
+        )
 
 
 class ReferencePoint(Strict):
@@ -110,15 +147,30 @@ class ObjectivesSpec(Strict):
 
     reference: ReferencePoint | None = None
     """Reference point of the hypervolume; left out, it is the largest d_sae and the loss of mean ablation, measured when the sweep starts and recorded."""  # noqa: E501 - one sentence of documentation is one string
+    l0_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """The smallest and the largest L0 of interest: the search fills this range evenly, and trials outside it do not count as progress; left out, any L0 counts."""  # noqa: E501 - one sentence of documentation is one string
+
+    @model_validator(mode="after")
+    def _range_has_room(self) -> ObjectivesSpec:
+        if self.l0_range is None:
+            return self
+        low, high = self.l0_range
+        if low >= high:
+            text = f"the range of L0 rises from its first value to its second, not from {low:g} to {high:g}"
+            refuse("ObjectivesSpec", [(("l0_range", 1), text, high)])
+        if self.reference is not None and self.reference.l0 < high:
+            text = f"the range of L0 ends at {high:g}, and nothing above reference.l0, {self.reference.l0:g}, counts"
+            refuse("ObjectivesSpec", [(("l0_range", 1), text, high)])
+        return self
 
 
 class ResourcesSpec(Strict):
     """What one trial occupies, and how many run at the same time."""
 
-    cpus_per_trial: float = Field(default=1.0, gt=0)
-    """Number of CPUs of one trial; it uses as many threads."""
-    gpus_per_trial: float = Field(default=0.0, ge=0)
-    """Number of GPUs of one trial; a fraction such as 0.25 lets four trials share one."""
+    cpus_per_trial: Annotated[float, Field(gt=0)] | Literal["auto"] = 1.0
+    """Number of CPUs of one trial; it uses as many threads. auto tries a short trial of every architecture and width first, and gives one CPU, or more where they would stand idle and are measured to make the trial faster."""  # noqa: E501 - one sentence of documentation is one string
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """Number of GPUs of one trial; a fraction such as 0.25 lets four trials share one. auto tries a short trial of every architecture and width first, and lets as many share a GPU as its memory holds and keep busy; without a GPU it is 0."""  # noqa: E501 - one sentence of documentation is one string
     max_concurrent: int | None = Field(default=None, ge=1)
     """Largest number of trials at the same time; left out, as many as fit."""
     object_store_gb: float | None = Field(default=None, gt=0)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from vsae_search.search.confirm_records import split_uid
+
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -60,7 +62,7 @@ class Content:
 def sweep_content(record: dict[str, Any]) -> Content:
     """Parameters and tags of a sweep's run, from a dumped :class:`~vsae_search.search.records.SweepRecord`."""
     tags = {
-        "vsae.kind": "sweep",
+        "vsae.kind": record.get("kind", "sweep"),
         "vsae.sweep": record["name"],
         "vsae.digest": record["digest"],
         "vsae.sessions": record["sessions"],
@@ -83,12 +85,17 @@ def sweep_content(record: dict[str, Any]) -> Content:
 
 
 def trial_content(uid: str, architecture: str, params: dict[str, Any]) -> Content:
-    """Parameters and tags that a trial has from its start."""
+    """Parameters and tags that a trial, or a replicate of one, has from its start."""
     named = {"architecture": architecture, **params}
-    return Content(
-        params={key: as_text(value, _LONGEST_PARAM) for key, value in named.items()},
-        tags={"vsae.kind": "trial", UID_TAG: uid, "vsae.architecture": architecture, STATE_TAG: "running"},
-    )
+    tags = {"vsae.kind": "trial", UID_TAG: uid, "vsae.architecture": architecture, STATE_TAG: "running"}
+    replicate = split_uid(uid)
+    if replicate is not None:
+        tags |= {
+            "vsae.kind": "replicate",
+            "vsae.configuration": replicate[0],
+            "vsae.replicate": str(replicate[1]),
+        }
+    return Content(params={key: as_text(value, _LONGEST_PARAM) for key, value in named.items()}, tags=tags)
 
 
 def rung_content(rung: dict[str, Any], time_ms: int) -> Content:

@@ -39,14 +39,22 @@ class MlflowListener:
         directory: The sweep directory. It is not touched before :meth:`on_sweep_start`.
         spec: Address, experiment, and whether weights are kept.
         flush_period_s: Seconds between deliveries.
+        store: The folder whose database is used when no address is given; None for ``directory``.
 
     Raises:
         UserInputError: the tracking address is not allowed.
     """
 
-    def __init__(self, directory: Path, spec: TrackingSpec, *, flush_period_s: float = FLUSH_PERIOD_S) -> None:
-        self.uri = check_uri(spec.uri) if spec.uri is not None else default_uri(directory)
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        spec: TrackingSpec,
+        *,
+        flush_period_s: float = FLUSH_PERIOD_S,
+        store: Path | None = None,
+    ) -> None:
+        self.uri = check_uri(spec.uri) if spec.uri is not None else default_uri(store or directory)
+        self._directory, self._store = directory, store or directory
         self._spec = spec
         self._period_s = flush_period_s
         self._spool: Spool | None = None
@@ -71,7 +79,7 @@ class MlflowListener:
             self.uri,
             experiment=self._spec.experiment or record.name,
             sweep_id=self._spool.id,
-            artifacts=self._directory / ARTIFACTS_FOLDER,
+            artifacts=self._store / ARTIFACTS_FOLDER,
         )
         self._delivery = Delivery(connect, self._directory, record.name, save_weights=self._spec.save_weights)
         self._flusher = Flusher(self._spool, self._delivery, self._period_s)

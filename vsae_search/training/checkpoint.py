@@ -1,11 +1,14 @@
 """Stopping and going on: everything that decides how training continues, in one safetensors file and one JSON.
 
-``checkpoint.json`` names its tensor file and is replaced last, in one step; a crash at any moment leaves the previous
-checkpoint or the new one, complete.
+``checkpoint.json`` names its tensor file and is replaced last, in one step; a crash at any moment leaves the checkpoint
+before or the new one, complete. The one before is kept beside it (``checkpoint-before.json`` and its tensor file), for
+the case that a disk loses or changes what was written.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +29,10 @@ if TYPE_CHECKING:
     from vsae_search.training.dead import DeadTracker
 
 RECORD_FILE = "checkpoint.json"
+EARLIER_FILE = "checkpoint-before.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,7 +63,7 @@ class Checkpoint:
     """Where the state of one training is kept.
 
     Attributes:
-        directory: Holds ``checkpoint.json`` and one tensor file.
+        directory: Holds ``checkpoint.json``, the record before it, and a tensor file for each.
         sae: The autoencoder in training.
         optimiser: Its optimiser; None for an architecture that is not trained by gradient.
         tracker: Its dead-latent counter.
@@ -73,29 +79,42 @@ class Checkpoint:
     spec: TrainingSpec
 
     def save(self, progress: Progress) -> None:
-        """Write the present state, then remove the previous tensor file."""
+        """Write the present state, and keep the one before it; what is older is removed."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"state-{progress.step}.safetensors"
         sha256 = write_tensors(path, self._tensors())
         record = {"identity": self._identity(), "file": path.name, "sha256": sha256, "progress": asdict(progress)}
-        write_json(self.directory / RECORD_FILE, record)
+        latest, before = self.directory / RECORD_FILE, self.directory / EARLIER_FILE
+        kept = {path.name}
+        if latest.exists() and _state_of(latest) != path.name:
+            os.replace(latest, before)
+        if before.exists():
+            kept.add(_state_of(before))
+        write_json(latest, record)
         for other in self.directory.glob("state-*.safetensors"):
-            if other != path:
+            if other.name not in kept:
                 other.unlink(missing_ok=True)
 
     def restore(self) -> Progress | None:
-        """Put a saved state back in place.
+        """Put a saved state back in place: the last one, or the one before when the last cannot be believed.
 
         Returns:
             Where training stood, or None when nothing has been saved.
 
         Raises:
-            CorruptFile: The checkpoint was altered or is incomplete.
+            CorruptFile: Every checkpoint was altered or is incomplete.
             UserInputError: It belongs to another architecture, configuration, seed or budget.
         """
-        path = self.directory / RECORD_FILE
-        if not path.exists():
-            return None
+        paths = [path for name in (RECORD_FILE, EARLIER_FILE) if (path := self.directory / name).exists()]
+        for path in paths[:-1]:
+            try:
+                return self._restore(path)
+            except CorruptFile as error:
+                logger.warning("training goes on from the checkpoint before the last: %s", error.message)
+                path.unlink()  # or the next save would keep it in place of the good one
+        return self._restore(paths[-1]) if paths else None
+
+    def _restore(self, path: Path) -> Progress:
         record = read_json(path)
         if record.get("identity") != self._identity():
             raise UserInputError(
@@ -161,6 +180,14 @@ class Checkpoint:
                 for key, value in state.items():
                     value.copy_(tensors[f"adam.{name}.{key}"])
                 self.optimiser.state[parameter] = state
+
+
+def _state_of(path: Path) -> str:
+    """Name of the tensor file of a record; empty when the record cannot be read."""
+    try:
+        return str(read_json(path).get("file", ""))
+    except CorruptFile:
+        return ""
 
 
 def fresh_moments(optimiser: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:

@@ -1,35 +1,37 @@
-"""The frontier of each architecture: a staircase through its non-dominated trials, with the dominated ones in grey."""
+"""The frontier of each architecture: the band of its confirmed runs, or a staircase through the trials of the search.
+
+With confirmed runs, the solid steps are what half of the seeds attain and the band is what 25 to 75 % of them do; the
+trials of the search stay as open marks. Without, the solid steps join the search's non-dominated trials. More
+architectures than one panel can show are drawn by family, each with the best of all others in grey.
+"""
 
 from __future__ import annotations
 
-import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from vsae_search.report.card import Control, Figure
+from vsae_search.frontier import pooled_frontier
+from vsae_search.report.bands import bands, surface
+from vsae_search.report.card import Figure
+from vsae_search.report.chart import GREY, between, plane, scales, steps
+from vsae_search.report.families import families
 from vsae_search.report.metrics import headline
+from vsae_search.report.replicated import seeds_text
 from vsae_search.report.text import counted, listed, number
-from vsae_search.report.view import (
-    FrontierView,
-    Series,
-    box_text,
-    delta_ce_title,
-    frontier_view,
-    l0_marks,
-    l0_title,
-    tick_label,
-)
+from vsae_search.report.view import FrontierView, Series, box_text, frontier_view
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from vsae_search.report.card import Part
     from vsae_search.report.data import ReportData, TrialRow
     from vsae_search.report.metrics import Metric
+    from vsae_search.report.source import Source
 
-GREY = "#8b9098"
+MOST_DOMINATED = 500
+"""Dominated trials up to which their hyper-parameters are in the page; beyond, they would make it too large to mail."""
 
 
 class FrontierCard:
@@ -39,6 +41,10 @@ class FrontierCard:
     title = "Frontier per architecture"
     order = 30
 
+    def compute(self, source: Source, data: ReportData) -> Mapping[str, Any]:  # noqa: ARG002 - part of the protocol
+        """Attainment surfaces of the confirmed runs, by architecture."""
+        return {"bands": bands(data)}
+
     def unavailable(self, data: ReportData) -> str | None:
         """No completed trial with a finite L0 and delta_ce."""
         if frontier_view(data) is None:
@@ -46,72 +52,154 @@ class FrontierCard:
         return None
 
     def render(self, data: ReportData) -> Sequence[Part]:
-        """One interactive figure."""
+        """One interactive figure, or one with all staircases and one per family."""
         view = frontier_view(data)
         assert view is not None, "render is called only when unavailable() returned None"
-        return (
-            Figure(
-                spec={"data": _traces(data, view), "layout": _layout(data, view)},
-                alt=_alt(data),
-                caption=_caption(data, view),
-                controls=_controls(view),
-                height_px=560 + 14 * max(0, len(view.series) - 6),  # room for the rows of the legend
-            ),
-        )
+        groups = families([series.name for series in view.series if series.corners or series.dominated])
+        if len(groups) == 1:
+            return (_figure(data, view, view.series, caption=_caption(data, view)),)
+        figures = [_figure(data, view, view.series, caption=_caption(data, view), lines_only=True)]
+        for title, members in groups.items():
+            own = [series for series in view.series if series.name in members]
+            text = Markup("<strong>{}</strong>: {}. Grey steps: the best of all other architectures.")
+            rest = [series for series in view.series if series.name not in members]
+            figures.append(_figure(data, view, own, rest=rest, caption=text.format(title, listed(members))))
+        return tuple(figures)
 
 
-def _traces(data: ReportData, view: FrontierView) -> list[dict[str, Any]]:
-    metrics = headline(data)
-    traces: list[dict[str, Any]] = [_dominated(series, view, metrics) for series in view.series if series.dominated]
-    traces += [_tail(series) for series in view.series if series.tail]
-    for series in view.series:
+def _figure(
+    data: ReportData,
+    view: FrontierView,
+    shown: Sequence[Series],
+    *,
+    caption: Markup,
+    rest: Sequence[Series] = (),
+    lines_only: bool = False,
+) -> Figure:
+    found = data.cards.get("frontier", {}).get("bands", {})
+    metrics, end = headline(data), data.axes.reference.l0 if data.axes.reference else None
+    best = [surface(found.get(series.name), 0.5) if found else series.corners for series in rest]
+    traces = [_others(best, view)] if any(best) else []
+    if not lines_only:
+        short = sum(len(series.dominated) for series in view.series) > MOST_DOMINATED
+        traces += [_dominated(series, view, metrics, short=short) for series in shown if series.dominated]
+        traces += [trace for series in shown for trace in _band(series, view, found.get(series.name), end)]
+    traces += [_tail(series) for series in shown if series.tail and series.name not in found]
+    for series in shown:
+        median = surface(found.get(series.name), 0.5)
+        if median:
+            traces.append(_median(series, view, median, end))
         if series.corners:
-            traces += [_steps(series), _marks(series, view, metrics)]
-    return traces
+            marks = _marks(series, view, () if lines_only else metrics, hollow=bool(median), short=lines_only)
+            traces += [marks] if median and lines_only else [_steps(series, faint=bool(median)), marks]
+    return Figure(
+        spec={"data": traces, "layout": plane(data, view)},
+        alt=_alt(data, [series.name for series in shown]),
+        caption=caption,
+        controls=scales(view),
+        height_px=560 + 14 * max(0, len(shown) - 6),  # room for the rows of the legend
+    )
 
 
 def _base(series: Series) -> dict[str, Any]:
     return {"type": "scatter", "name": escape(series.name), "legendgroup": escape(series.name)}
 
 
-def _steps(series: Series) -> dict[str, Any]:
+def _line(series: Series, x: Sequence[float], y: Sequence[float], **line: Any) -> dict[str, Any]:
     """The staircase; drawn as ``hv``, because nothing better than the sparser trial has been reached in between."""
+    look = {"shape": "hv", "color": series.colour, **line}
+    return {
+        **_base(series),
+        **{"x": list(x), "y": list(y), "mode": "lines", "line": look},
+        **{"hoverinfo": "skip", "showlegend": False},
+    }
+
+
+def _steps(series: Series, *, faint: bool) -> dict[str, Any]:
     x, y = (list(column) for column in zip(*series.corners, strict=True))
-    line = {"shape": "hv", "color": series.colour, "width": 2.5}
-    return {**_base(series), "x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
+    return _line(series, x, y, **({"width": 1, "dash": "dot"} if faint else {"width": 2.5}))
+
+
+def _median(
+    series: Series, view: FrontierView, corners: Sequence[tuple[float, float]], end: float | None
+) -> dict[str, Any]:
+    return _line(series, *steps(corners, end, view.floor), width=2.5)
 
 
 def _tail(series: Series) -> dict[str, Any]:
     assert series.tail is not None
     x, y = (list(column) for column in zip(series.corners[-1], series.tail, strict=True))
-    line = {"color": series.colour, "width": 1.5, "dash": "dot"}
-    return {**_base(series), "x": x, "y": y, "mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": False}
+    return _line(series, x, y, width=1.5, dash="dot", shape="linear")
 
 
-def _marks(series: Series, view: FrontierView, metrics: Sequence[Metric]) -> dict[str, Any]:
-    marker = {"symbol": series.symbol, "size": 10, "color": series.colour, "line": {"width": 1, "color": "#ffffff"}}
-    return {**_base(series), **_points(series.frontier, view, metrics), "marker": marker, "showlegend": True}
+def _band(series: Series, view: FrontierView, band: Any, end: float | None) -> list[dict[str, Any]]:
+    """What 25 % of the seeds attain and 75 % do not."""
+    lower, upper = surface(band, 0.25), surface(band, 0.75)
+    if not lower:
+        return []
+    end = end or view.l0_range[1]
+    top = max(view.linear_range[1], max(delta_ce for _, delta_ce in lower))
+    x, y = between(steps(lower, end, view.floor), steps(upper, end, view.floor), top)
+    fill = {"x": x, "y": y, "mode": "lines", "line": {"width": 0}, "fill": "toself"}
+    return [
+        {
+            **_base(series),
+            **fill,
+            "fillcolor": _translucent(series.colour),
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    ]
 
 
-def _dominated(series: Series, view: FrontierView, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _translucent(colour: str) -> str:
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def _others(rest: Sequence[Sequence[tuple[float, float]]], view: FrontierView) -> dict[str, Any]:
+    """The pooled staircase of other architectures: of what half of the seeds attain wherever that is drawn solid."""
+    corners = pooled_frontier([corners for corners in rest if corners]).tolist()
+    x, y = steps([(l0, delta_ce) for l0, delta_ce in corners], floor=view.floor)
+    line = {"shape": "hv", "color": GREY, "width": 1.5}
+    look = {"mode": "lines", "line": line, "hoverinfo": "skip", "showlegend": True}
+    return {"type": "scatter", "name": "best of the others", "x": x, "y": y, **look}
+
+
+def _marks(
+    series: Series, view: FrontierView, metrics: Sequence[Metric], *, hollow: bool, short: bool
+) -> dict[str, Any]:
+    symbol = f"{series.symbol}-open" if hollow else series.symbol
+    edge = {"width": 1, "color": series.colour if hollow else "#ffffff"}
+    marker = {"symbol": symbol, "size": 8 if hollow else 10, "color": series.colour, "line": edge}
+    points = _points(series.frontier, view, metrics, short=short)
+    return {**_base(series), **points, "marker": marker, "showlegend": True}
+
+
+def _dominated(series: Series, view: FrontierView, metrics: Sequence[Metric], *, short: bool) -> dict[str, Any]:
     marker = {"symbol": series.symbol, "size": 6, "color": GREY, "opacity": 0.5}
-    return {**_base(series), **_points(series.dominated, view, metrics), "marker": marker, "showlegend": False}
+    points = _points(series.dominated, view, metrics, short=short)
+    for axis in "xy":  # grey dots by the thousand: five digits are finer than a pixel and a third of the bytes
+        points[axis] = [float(f"{value:.5g}") for value in points[axis]]
+    return {**_base(series), **points, "marker": marker, "showlegend": False}
 
 
-def _points(rows: Sequence[TrialRow], view: FrontierView, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _points(rows: Sequence[TrialRow], view: FrontierView, metrics: Sequence[Metric], *, short: bool) -> dict[str, Any]:
     return {
         "x": [max(row.l0 or 0.0, view.floor) for row in rows],
         "y": [row.delta_ce for row in rows],
         "mode": "markers",
-        "hovertext": [_hover(row, metrics) for row in rows],
+        "hovertext": [_hover(row, metrics, short=short) for row in rows],
         "hoverinfo": "text",
         "customdata": [row.run_url for row in rows],
     }
 
 
-def _hover(row: TrialRow, metrics: Sequence[Metric]) -> str:
+def _hover(row: TrialRow, metrics: Sequence[Metric], *, short: bool) -> str:
     """Plotly reads a few tags in hovers, so every stored string is escaped."""
     lines = [f"<b>{escape(row.uid)}</b>", f"L0 {number(row.l0, 4)} &#183; delta-CE {number(row.delta_ce, 4)}"]
+    if short:
+        return "<br>".join(lines)
     lines += [f"{metric.title} {metric.text(row)}" for metric in metrics]
     lines += ["", *(f"{escape(key)} = {escape(_short(number(value, 4)))}" for key, value in row.params.items())]
     lines += [f"seed {row.seed} &#183; {number(row.wall_s)} s"]
@@ -124,85 +212,47 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _layout(data: ReportData, view: FrontierView) -> dict[str, Any]:
-    shapes, notes = _marks_of_reference(data, view)
-    ticks = {"tickvals": list(view.l0_ticks), "ticktext": [tick_label(tick) for tick in view.l0_ticks]}
-    l0_range = [math.log10(end) for end in view.l0_range]
-    return {
-        "xaxis": {"type": "log", "title": {"text": l0_title()}, "range": l0_range, "tickmode": "array", **ticks},
-        "yaxis": {"title": {"text": escape(delta_ce_title(data))}, **_y_axis(view, view.scale)},
-        "hovermode": "closest",
-        "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "x": 0, "y": 1.05, "xanchor": "left", "yanchor": "bottom"},
-        "margin": {"l": 72, "r": 24, "t": 64, "b": 60},
-        "shapes": shapes,
-        "annotations": notes,
-    }
-
-
-def _y_axis(view: FrontierView, scale: str) -> dict[str, Any]:
-    if scale == "log":
-        assert view.log_range is not None
-        return {"type": "log", "range": [math.log10(end) for end in view.log_range], "exponentformat": "power"}
-    return {"type": "linear", "range": list(view.linear_range)}
-
-
-def _controls(view: FrontierView) -> Sequence[Sequence[Control]]:
-    if view.log_range is None:
-        return ()
-    return (
-        tuple(
-            Control(
-                f"{scale} delta-CE",
-                {f"yaxis.{key}": value for key, value in _y_axis(view, scale).items() if key != "exponentformat"},
-                pressed=scale == view.scale,
-            )
-            for scale in ("linear", "log")
-        ),
-    )
-
-
-def _marks_of_reference(data: ReportData, view: FrontierView) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Lines at the true and the reference L0, labelled above the plot, and one at the reference delta_ce."""
-    line = {"color": GREY, "width": 1, "dash": "dash"}
-    shapes, notes = [], []
-    for value, text in l0_marks(data):
-        shapes.append({"type": "line", "yref": "paper", "x0": value, "x1": value, "y0": 0, "y1": 1, "line": line})
-        place = {"x": math.log10(value), "xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom"}
-        side = "right" if value > view.l0_range[1] / 2 else "center"
-        notes.append({**place, "xanchor": side, "text": text, "showarrow": False, "font": {"size": 11}})
-    if data.axes.reference:
-        level = data.axes.reference.delta_ce
-        shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level, "line": line})
-    return shapes, notes
-
-
-def _alt(data: ReportData) -> str:
+def _alt(data: ReportData, names: Sequence[str]) -> str:
     parts = [
         f"{entry.name} from L0 {number(entry.staircase.l0[0])} at delta-CE {number(entry.staircase.delta_ce[0])} "
         f"to L0 {number(entry.staircase.l0[-1])} at {number(entry.staircase.delta_ce[-1])}"
         for entry in data.architectures
-        if entry.staircase.l0
+        if entry.staircase.l0 and entry.name in names
     ]
     return f"Pareto frontiers, L0 against delta-CE, lower left is better. {'; '.join(parts)}."
 
 
 def _caption(data: ReportData, view: FrontierView) -> Markup:
     names = listed([entry.name for entry in data.architectures if not entry.staircase.l0])
-    text = Markup(
-        "Lower left is better. Solid steps join the non-dominated trials of an architecture: between two of them the "
-        "better delta-CE has not been reached. Dotted: the last level carried to the reference L0. Grey: dominated "
-        "trials. Point at a mark for its hyper-parameters; {}. Drag to zoom, double-click to zoom out."
-    ).format(
-        "click it to open its MLflow run"
-        if any(row.run_url for row in data.trials)
-        else "the tables list the same numbers"
+    text = Markup("Lower left is better. {} Grey: dominated trials. {}").format(
+        _what_is_drawn(data), _how_to_read(data)
     )
+    if sum(len(series.dominated) for series in view.series) > MOST_DOMINATED:
+        text += Markup(" Hyper-parameters of dominated trials are in <code>tables/trials.csv</code>.")
     if view.hidden:
         text += Markup(" {} above the linear range.").format(counted(view.hidden, "trial lies", "trials lie"))
     if names:
         text += Markup(" Without a frontier: {}.").format(names)
     return text + Markup(" {}").format(box_text(data))
+
+
+def _what_is_drawn(data: ReportData) -> str:
+    if data.cards.get("frontier", {}).get("bands"):
+        return (
+            f"Solid steps: what half of the seeds attain on held-out rows ({seeds_text(data)}); band: 25 to 75 % of "
+            "them. Open marks and dotted steps: trials of the search, whose scores are too good because they were "
+            "chosen by them."
+        )
+    return (
+        "Solid steps join the non-dominated trials of an architecture: between two of them the better delta-CE has "
+        "not been reached. Dotted: the last level carried to the reference L0."
+    )
+
+
+def _how_to_read(data: ReportData) -> str:
+    runs = any(row.run_url for row in data.trials)
+    click = "click it to open its MLflow run" if runs else "the tables list the same numbers"
+    return f"Point at a mark for its hyper-parameters; {click}. Drag to zoom, double-click to zoom out."
 
 
 CARD = FrontierCard()

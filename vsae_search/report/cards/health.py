@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from vsae_search.report.markup import Column, bullets, details, paragraph, swatch, table
+from vsae_search.report.replicated import confirm_command, replicates
 from vsae_search.report.text import counted, listed, number, percent
 from vsae_search.search.records import REFUSED
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from vsae_search.report.card import Part
     from vsae_search.report.data import ArchitectureSummary, ReportData, TrialRow
     from vsae_search.report.source import Source
+    from vsae_search.search.records import ArchitecturePlan
 
 FEW_FRONTIER = 3  # a staircase of fewer steps says little about a range of L0
 FEW_COMPLETED = 5
+SEEDS_FOR_A_TEST = 4  # with 3 the smallest possible p of an unpaired test is 0.10
 DEAD_ALARM = 0.5
 DEAD_NOTE = 0.2
 EDGE = 0.05  # of the length of a range, on its own scale
@@ -39,11 +42,12 @@ class HealthCard:
     title = "Health"
     order = 20
 
-    def compute(self, source: Source, data: ReportData) -> Mapping[str, Any]:  # noqa: ARG002 - part of the protocol
+    def compute(self, source: Source, data: ReportData) -> Mapping[str, Any]:
         """Findings as ``{check, level, architecture, text}`` with level ``alarm``, ``warning`` or ``note``."""
         findings = [*_sweep_checks(data)]
         for entry in data.architectures:
             rows = [row for row in data.trials if row.architecture == entry.name]
+            findings += _given_up(source.record.architectures.get(entry.name), entry)
             findings += _architecture_checks(data, entry, rows)
         rank = {"alarm": 0, "warning": 1, "note": 2}
         return {"findings": sorted(findings, key=lambda finding: rank[finding["level"]])}
@@ -95,8 +99,29 @@ def _sweep_checks(data: ReportData) -> list[Finding]:
         text = f"Completed trials differ: {_each(completed)}. The frontiers rest on unequal numbers of trials."
         found.append(_finding("budget", "warning", text))
     if data.trials:
-        text = "One seed per configuration: the picture has no error bars, and chosen points look a little too good."
-        found.append(_finding("seeds", "note", text))
+        found += _seeds(data)
+    return found
+
+
+def _seeds(data: ReportData) -> list[Finding]:
+    """How much the confirmation can carry, or that there is none."""
+    runs = replicates(data)
+    if not runs:
+        text = (
+            "One seed per configuration: the picture has no error bars, and chosen points look a little too good. "
+            f"For error bars run: {confirm_command(data)}"
+        )
+        return [_finding("seeds", "note", text)]
+    few = [f"{name} ({one.num_runs})" for name, one in runs.items() if one.num_runs < SEEDS_FOR_A_TEST]
+    found = []
+    if few:
+        text = f"Too few complete seeds for a test of two architectures, which takes {SEEDS_FOR_A_TEST}: {listed(few)}."
+        found.append(_finding("seeds", "warning", text))
+    states = data.confirmation.states if data.confirmation else {}
+    for state in ("diverged", "failed"):
+        if states.get(state):
+            text = f"{counted(states[state], 'retraining')} of the confirmation {state}."
+            found.append(_finding("confirmation", "warning", text))
     return found
 
 
@@ -127,6 +152,18 @@ def _lost(entry: ArchitectureSummary, rows: Sequence[TrialRow]) -> list[Finding]
             text = f"{entry.name}: {counted(count, 'trial')} {state} ({meaning}){': ' + why if why else ''}."
             found.append(_finding(state, level, text, entry.name))
     return found
+
+
+def _given_up(plan: ArchitecturePlan | None, entry: ArchitectureSummary) -> list[Finding]:
+    """An architecture whose budget was cancelled, because nothing had come of its first trials."""
+    if plan is None or plan.given_up_after is None:
+        return []
+    rest = max(plan.trials - plan.given_up_after, 0)
+    text = (
+        f"{entry.name}: given up after {counted(plan.given_up_after, 'trial')}, none of which was completed; "
+        f"{counted(rest, 'trial')} of its budget not run."
+    )
+    return [_finding("given_up", "alarm", text, entry.name)]
 
 
 def _why_diverged(rows: Sequence[TrialRow]) -> str:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from vsae_search.report.data import ArchitectureSummary, ReportData, TrialRow
     from vsae_search.report.metrics import Metric
 
+MOST_ROWS = 150
+"""Frontier trials up to which all are shown; of more, those that no architecture dominates."""
+
 
 class TrialsCard:
     """Every frontier trial with its metrics and hyper-parameters."""
 
     name = "trials"
     title = "Frontier trials"
-    order = 40
+    order = 800
 
     def unavailable(self, data: ReportData) -> str | None:
         """No frontier."""
@@ -32,12 +35,15 @@ class TrialsCard:
     def render(self, data: ReportData) -> Sequence[Part]:
         """One sortable table."""
         metrics = headline(data)
-        rows = [_row(entry, trial, metrics) for entry in data.architectures for trial in data.frontier(entry.name)]
+        every = [(entry, trial) for entry in data.architectures for trial in data.frontier(entry.name)]
+        few = len(every) <= MOST_ROWS
+        rows = [_row(entry, trial, metrics) for entry, trial in every if few or trial.on_pooled_frontier]
         pooled = Markup(
-            "A dot in the column <em>pooled</em> marks trials that no trial of any architecture dominates. The same "
-            "table is in <code>tables/frontier.csv</code>; every trial is in <code>tables/trials.csv</code>."
+            "A dot in the column <em>pooled</em> marks trials that no trial of any architecture dominates. All "
+            "frontier trials are in <code>tables/frontier.csv</code>; every trial is in <code>tables/trials.csv</code>."
         )
-        return table(_columns(metrics), rows, caption="Frontier trials by L0", sortable=True), paragraph(pooled, "note")
+        caption = "Frontier trials by L0" if few else f"The {len(rows)} of {len(every)} that nothing dominates"
+        return table(_columns(metrics), rows, caption=caption, sortable=True), paragraph(pooled, "note")
 
 
 def _columns(metrics: Sequence[Metric]) -> list[Column]:

@@ -1,6 +1,7 @@
 """What the sweep says, in sentences with numbers.
 
-Rules, all on completed trials:
+With confirmed runs, order, claims and ranges come from them alone: new seeds on held-out rows. Without, they come from
+the trials of the search, and the verdict says that those scores are optimistic. Rules, all on completed trials:
 
 * *Order*: architectures by normalised hypervolume.
 * *Ranges*: whose staircase is lowest at which L0, from the sparsest useful trial to the reference L0.
@@ -18,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from vsae_search.frontier import ownership
+from vsae_search.report.claims import confirmed_statements
 from vsae_search.report.markup import bullets, details, paragraph
+from vsae_search.report.replicated import box, confirm_command, frontier_points
 from vsae_search.report.text import counted, listed, number, percent
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ DENSE_SHARE = 0.2
 DENSE_TIMES_TRUE_L0 = 2.0
 NAMED = 5
 """Architectures named in the first sentence."""
-SHOWN = {"range": 5, "recovery": 5}
+SHOWN = {"range": 5, "recovery": 5, "matched": 4}
 """Statements of a kind that are shown at once."""
 
 
@@ -45,8 +49,14 @@ class VerdictCard:
 
     def compute(self, source: Source, data: ReportData) -> Mapping[str, Any]:  # noqa: ARG002 - part of the protocol
         """Statements as ``{kind, architecture, text}``, most important first."""
-        statements = [*_order(data), *_ranges(data), *_not_sparse(data), *_recovery(data), *_empty(data)]
-        return {"statements": statements, "caution": _caution(data)}
+        confirmed = confirmed_statements(data)
+        order = confirmed or _order(data)
+        statements = [*order, *_ranges(data), *_not_sparse(data), *_recovery(data), *_empty(data)]
+        return {
+            "basis": "confirmed" if confirmed else "search",
+            "statements": statements,
+            "caution": _caution(data, bool(confirmed)),
+        }
 
     def unavailable(self, data: ReportData) -> str | None:
         """No statement can be made."""
@@ -96,12 +106,15 @@ def _order(data: ReportData) -> list[dict[str, Any]]:
 
 
 def _ranges(data: ReportData) -> list[dict[str, Any]]:
-    if not data.ownership or sum(bool(entry.frontier) for entry in data.architectures) < 2:
+    corners = box(data)
+    basis, points = frontier_points(data)
+    stretches = ownership(points, corners[0]) if corners else ()
+    if not stretches or sum(bool(len(points_M2)) for points_M2 in points.values()) < 2:
         return []
     spans: dict[tuple[str, ...], list[str]] = {}
     octaves: dict[tuple[str, ...], float] = {}
     floor = data.axes.ideal.l0 if data.axes.ideal else 1.0
-    for part in data.ownership:
+    for part in stretches:
         spans.setdefault(part.owners, []).append(f"{number(part.low)} to {number(part.high)}")
         width = math.log2(max(part.high, floor) / max(part.low, floor))
         octaves[part.owners] = octaves.get(part.owners, 0.0) + width
@@ -109,11 +122,12 @@ def _ranges(data: ReportData) -> list[dict[str, Any]]:
     result = []
     for owners in sorted(octaves, key=lambda names: (-octaves[names], names)):
         verb = "has" if len(owners) == 1 else "share"
-        share = f" ({percent(octaves[owners] / total)} of the octaves of L0 that any frontier reaches)"
+        what = "any frontier" if basis == "search" else "half of the seeds of any architecture"
+        share = f" ({percent(octaves[owners] / total)} of the octaves of L0 that {what} reaches)"
         text = f"{listed(owners)} {verb} the lowest delta-CE at L0 {listed(spans[owners])}{share if total else ''}."
         result.append(_statement("range", text, owners[0] if len(owners) == 1 else None))
-    winners = {name for part in data.ownership for name in part.owners}
-    losers = [entry.name for entry in data.architectures if entry.frontier and entry.name not in winners]
+    winners = {name for part in stretches for name in part.owners}
+    losers = [name for name, points_M2 in points.items() if len(points_M2) and name not in winners]
     if losers:
         verb = "is" if len(losers) == 1 else "are"
         result.append(_statement("range", f"{listed(losers)} {verb} not the best at any L0."))
@@ -196,8 +210,20 @@ def _outcome(entry: ArchitectureSummary) -> str:
     return "its trials ended as " + listed([f"{state} ({count})" for state, count in entry.states.items()])
 
 
-def _caution(data: ReportData) -> str:
-    text = "Every configuration was trained with one seed, so these differences carry no error bar."
+def _caution(data: ReportData, confirmed: bool) -> str:
+    if confirmed:
+        text = (
+            "Order, claims and ranges are of retrained configurations on held-out rows. What another search would have "
+            "found is not in the intervals."
+        )
+    else:
+        text = (
+            "These are scores of the search, and they are optimistic: every configuration was trained with one seed, "
+            "and the frontier holds those that came out best. So these differences carry no error bar; for one, run: "
+            f"{confirm_command(data)}."
+        )
+    if data.confirmation is not None and data.confirmation.status != "completed":
+        text += f" The confirmation is {data.confirmation.status}."
     if data.sweep.status != "completed":
         missing = sum(max((entry.planned or 0) - sum(entry.states.values()), 0) for entry in data.architectures)
         text += f" The sweep is {data.sweep.status}: {counted(missing, 'planned trial')} had not ended."

@@ -50,7 +50,8 @@
 
   for (const button of document.querySelectorAll("button[data-relayout]")) {
     button.addEventListener("click", () => {
-      Plotly.relayout(document.getElementById(button.dataset.figure), JSON.parse(button.dataset.relayout));
+      const visible = button.dataset.visible ? { visible: JSON.parse(button.dataset.visible) } : {};
+      Plotly.update(document.getElementById(button.dataset.figure), visible, JSON.parse(button.dataset.relayout));
       for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
     });
   }
