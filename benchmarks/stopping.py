@@ -45,6 +45,8 @@ LEARNT = ("off", "from 1/2, eta 2", "from 1/2, eta 3", "from 1/4, eta 2")
 SEEDS = {"random": 100, "tpe": 10, "gp": 5}
 MARKS = {"random": (8, 16, 32), "tpe": (8, 16, 32), "gp": (8, 16)}
 WORKERS = 1
+FEWEST_SEEDS = 3
+"""Of a sampler, before it is shown."""
 
 
 def search(name: str, samplers: list[str]) -> None:
@@ -104,7 +106,7 @@ def read_searches(name: str) -> dict[tuple[str, str], dict[str, np.ndarray[Any, 
             for seed in range(SEEDS[sampler])
             if all((sampler, rule, one, str(seed)) in found for rule in rules for one in architectures)
         ]
-        for rule in rules if seeds else ():
+        for rule in rules if len(seeds) >= FEWEST_SEEDS else ():
             tables[sampler, rule] = {
                 mark: np.array(
                     [[found[sampler, rule, one, str(seed)][mark] for seed in seeds] for one in architectures]
