@@ -12,7 +12,7 @@ import ray
 from activations_fakes import FakeSubject
 from ray.cluster_utils import Cluster
 
-from vsae_search.activations import build_bank
+from vsae_search.activations import build_bank, owner
 from vsae_search.errors import EnvironmentNotReady
 from vsae_search.space import ActivationsSpec
 
@@ -70,12 +70,19 @@ class Reader:
         return np.concatenate([next(self.stream).numpy() for _ in range(12)])
 
 
+def owner_node(name: str) -> str:
+    actor = ray.get_actor(name, namespace=owner.NAMESPACE)
+    return str(ray._private.state.actors(actor._actor_id.hex())["Address"]["NodeID"])
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("detached", [False, True])
 def test_lost_shards_are_rebuilt_while_every_cpu_is_taken(cluster, second, subject, tmp_path, detached):
     wide = FakeSubject(log=subject.log, d_in=32, row_number_step=2_000)
     bank = build_bank(wide, SPEC, tmp_path / "bank", detached=detached)
+    if detached:
+        assert owner_node(bank.owner) == cluster.head_node.node_id, "the one node that is not removed"
     harvested = wide.harvests()
     locations = ray.experimental.get_object_locations(list(bank.shards))
     lost = [reference for reference in bank.shards if locations[reference]["node_ids"] == [second.node_id]]

@@ -171,7 +171,8 @@ def test_architecture_that_only_diverges_is_given_up(folder):
     directory = folder / "sweeps" / "toy"
     topk = ONE["architectures"]["topk"]
     changes = {"architectures": {"topk": topk, "relu": DIVERGES}, "resources": {"max_concurrent": 1}}
-    code, told = report(folder, **changes, search={"trials": 16, "sampler": "random"})
+    search = {"trials": 16, "sampler": "random", "early_stopping": "off"}
+    code, told = report(folder, **changes, search=search)
     assert code == 4
     record, trials = load_sweep(directory)
     assert record.status == "completed"
@@ -188,9 +189,9 @@ def test_architecture_that_only_diverges_is_given_up(folder):
     check_exactly_once(directory)
 
     # the same command comes to the same end; with a larger limit the sweep goes on
-    assert report(folder, **changes, search={"trials": 16, "sampler": "random"})[0] == 4
+    assert report(folder, **changes, search=search)[0] == 4
     assert len(load_sweep(directory)[1]) == 13
-    report(folder, **changes, search={"trials": 16, "sampler": "random", "max_failures": None})
+    report(folder, **changes, search={**search, "max_failures": None})
     assert len(load_sweep(directory)[1]) == 16
     assert load_sweep(directory)[0].architectures["relu"].given_up_after is None
 
@@ -209,7 +210,7 @@ def test_sweep_of_one_trial_reports(folder):
 
 
 def test_sweep_without_a_trial_reports(folder, monkeypatch):
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     places = ("--root", str(folder / "sweeps"), "--reports", str(folder / "reports"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import ray
 from fault_helpers import at_gate, close_gate, facts, gated, meanwhile, open_gate, optuna_states, toy, until
@@ -11,6 +12,14 @@ from vsae_search.search import load_sweep, run_sweep
 from vsae_search.search import sweep as sweep_module
 
 NODE = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and not just waiting to be forgotten."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture
@@ -34,7 +43,10 @@ def test_node_killed_in_a_packed_cluster(cluster, folder, monkeypatch):
     def act() -> None:
         until(lambda: len(at_gate(folder)) == 2)
         assert ray.available_resources().get("CPU", 0) == 0, "the cluster is packed"
+        workers = at_gate(folder).values()
         cluster.remove_node(second, allow_graceful=False)
+        # the worker outlives its node for a moment, in which an open gate would let its trial end
+        until(lambda: not all(map(runs, workers)))
         open_gate(folder)
 
     with meanwhile(act):

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import vsae_search
 from vsae_search.activations.tasks import ObjectRef, fetch, load_task, run_windowed
@@ -43,6 +42,7 @@ _CHECK_S = 10.0
 _ATTEMPTS = 3
 _RETRY_S = 1.0
 _HEAD = "node:__internal_head__"
+_LITTLE = 0.001
 _ROOMS = ("space", "subjects", "activations")
 
 
@@ -202,12 +202,10 @@ def _owner(
     check_s: float,
 ) -> Any:
     """Return the actor, made on the head node when there is none: that node cannot be scaled down."""
-    heads = [node["NodeID"] for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]]
-    place: dict[str, Any] = {}
-    if heads:
-        place = {"scheduling_strategy": NodeAffinitySchedulingStrategy(heads[0], soft=True)}
-    actor = ray.remote(num_cpus=0, max_restarts=0)(BankOwner).options(
-        name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, **place
+    # a little of the head's own resource: a preference for its node would be void where a node has not heard of it yet
+    head = {_HEAD: _LITTLE} if _HEAD in ray.cluster_resources() else {}
+    actor = ray.remote(num_cpus=0, resources=head, max_restarts=0)(BankOwner).options(
+        name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
     )
     return actor.remote(subject, list(requests), list(entries), home, check_s)
 
