@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,6 @@ import numpy as np
 import psutil
 import ray
 import torch
-from ray._private.internal_api import node_stats
 
 from vsae_search.activations import ActivationBank, build_bank
 from vsae_search.space import ActivationsSpec
@@ -38,6 +38,7 @@ BATCH_SIZE = 1024
 SHARD_ROWS = 16_384
 READERS = (1, 2, 4)
 MB = 1e6
+RESOURCES_S = 3.0  # Ray tells of its resources about once a second
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ class Reader:
 
 def store_bytes() -> int:
     """Return the bytes that objects occupy in the store of this node."""
-    node = ray.nodes()[0]
-    stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)
-    return int(stats.store_stats.object_store_bytes_used)
+    time.sleep(RESOURCES_S)
+    kind = "object_store_memory"
+    return int(ray.cluster_resources()[kind] - ray.available_resources()[kind])
 
 
 def total_pss() -> int:

@@ -1,7 +1,7 @@
 """What harvesting once and sharing costs and saves: the harvest, the stream, the memory, spilling, whole sweeps.
 
 Run by hand: ``python benchmarks/harvest.py [--sections forward stream memory spill sweep]``. Every section is kept in
-``benchmarks/results/harvest/``, so that they can be run on their own; ``harvest.md`` is made of what is there.
+``build/harvest/``, so that they can be run on their own; ``results/harvest.md`` is made of what is there.
 
 Both sides of a comparison run in turns. Times are processor seconds of the process that works, unless a table says
 otherwise: other programs on the machine make wall time longer, and processor time hardly.
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    parts = RESULTS / "harvest"
+    parts = RESULTS.parent.parent / "build" / "harvest"
     parts.mkdir(parents=True, exist_ok=True)
     for name in options.sections:
         text = SECTIONS[name]()
