@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 from vsae_search.search import load_sweep, run_sweep
-from vsae_search.search.cluster import connected
+from vsae_search.search.resources.cluster import connected
 from vsae_search.space import ResourcesSpec, SearchSpace, TrackingSpec
 from vsae_search.tracking import MlflowListener
 

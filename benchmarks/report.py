@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vsae_search.search.confirm_records import CONFIRM_FILE, CONFIRM_FOLDER, Configuration, ConfirmRecord, replicate_uid
+from vsae_search.search.confirm.records import CONFIRM_FILE, CONFIRM_FOLDER, Configuration, ConfirmRecord, replicate_uid
 from vsae_search.search.records import (
     ArchitecturePlan,
     ReferenceRecord,

@@ -23,11 +23,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from synthetic_problem import ARCHITECTURES, OBJECTIVES, area, attainable, measure, spread
 
-from vsae_search.search.coverage import unevenness
-from vsae_search.search.grid import grid_points
 from vsae_search.search.objectives import Objectives
-from vsae_search.search.plans import Plan
-from vsae_search.search.studies import Studies, Told
+from vsae_search.search.propose.coverage import unevenness
+from vsae_search.search.propose.grid import grid_points
+from vsae_search.search.propose.plans import Plan
+from vsae_search.search.propose.studies import Studies, Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ def coverage(seeds: int, trials: int = 96) -> str:
 
 
 def _covered(made: Run) -> tuple[float, float, float]:
-    from vsae_search.search.coverage import frontier_order
+    from vsae_search.search.propose.coverage import frontier_order
 
     widest, areas = [], []
     for name in ARCHITECTURES:

@@ -27,9 +27,9 @@ from samplers import write_section
 from vsae_search.activations import BatchStream
 from vsae_search.frontier import hypervolume
 from vsae_search.saes import config_classes
-from vsae_search.search.planning import objectives_of, open_studies
+from vsae_search.search.propose.planning import objectives_of, open_studies
+from vsae_search.search.propose.searcher import judge, told_of
 from vsae_search.search.reference import reference_point
-from vsae_search.search.searcher import judge, told_of
 from vsae_search.search.trial import TrialContext, TrialRun
 from vsae_search.space import load_space
 from vsae_search.subjects import build_subject

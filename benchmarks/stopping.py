@@ -26,7 +26,7 @@ from stopping_replay import Table, replay
 from stopping_search import pool_search
 from stopping_trials import BUILD, SPACES, Laboratory, collect
 
-from vsae_search.search.halving import Rule
+from vsae_search.search.stopping.halving import Rule
 
 if TYPE_CHECKING:
     from stopping_replay import Outcome

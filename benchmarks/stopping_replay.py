@@ -16,7 +16,7 @@ from vsae_search.search.objectives import Objectives
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vsae_search.search.halving import Rule
+    from vsae_search.search.stopping.halving import Rule
 
 
 @dataclass(frozen=True)

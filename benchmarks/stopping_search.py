@@ -18,7 +18,7 @@ from optuna.trial import create_trial
 from stopping_replay import Outcome, outcome_of
 from stopping_trials import RUNGS
 
-from vsae_search.search.samplers import sampler_for
+from vsae_search.search.propose.samplers import sampler_for
 from vsae_search.search.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from stopping_replay import Curve
 
-    from vsae_search.search.halving import Rule
-    from vsae_search.search.proposals import Proposals
+    from vsae_search.search.propose.proposals import Proposals
+    from vsae_search.search.stopping.halving import Rule
 
 
 def pool_search(

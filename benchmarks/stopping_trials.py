@@ -15,7 +15,7 @@ import numpy as np
 from vsae_search.activations import BatchStream
 from vsae_search.saes import config_classes
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.proposals import Proposals
+from vsae_search.search.propose.proposals import Proposals
 from vsae_search.search.reference import reference_point
 from vsae_search.search.seeds import derive_seed
 from vsae_search.search.trial import TrialContext, TrialRun

@@ -18,7 +18,7 @@ import moocore
 import numpy as np
 
 from vsae_search.search.objectives import Objectives
-from vsae_search.search.proposals import Proposals
+from vsae_search.search.propose.proposals import Proposals
 from vsae_search.search.seeds import derive_seed
 from vsae_search.space import ChoiceRange, LogRange
 

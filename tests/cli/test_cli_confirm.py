@@ -16,8 +16,8 @@ from vsae_search.errors import Terminated
 from vsae_search.frontier import hypervolume
 from vsae_search.report.confirmed import read_confirmation
 from vsae_search.search import ReferenceRecord, load_confirm, load_sweep, pair_with_search
-from vsae_search.search.cluster import connected
 from vsae_search.search.records import write_record
+from vsae_search.search.resources.cluster import connected
 from vsae_search.space import ResourcesSpec
 
 SPACE = """
@@ -181,7 +181,7 @@ def test_an_interruption_says_how_to_go_on(unconfirmed, monkeypatch, capsys, end
     def interrupted(*_, **__):
         raise ending
 
-    monkeypatch.setattr("vsae_search.search.confirm.run_confirm", interrupted)
+    monkeypatch.setattr("vsae_search.search.confirm.run.run_confirm", interrupted)
     assert call("confirm", "tiny", "--root", str(unconfirmed)) == status
     assert f"confirm tiny --root {unconfirmed}" in capsys.readouterr().err.replace("\n", " ")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def shared_ray() -> Iterator[None]:
     """A Ray as a sweep starts it."""
-    from vsae_search.search.cluster import connected
+    from vsae_search.search.resources.cluster import connected
     from vsae_search.space import ResourcesSpec
 
     with connected(ResourcesSpec()):

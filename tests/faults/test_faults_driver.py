@@ -27,8 +27,8 @@ from fault_helpers import (
 
 from vsae_search.errors import EnvironmentNotReady
 from vsae_search.search import load_sweep, run_sweep
-from vsae_search.search.lock import driver_of
-from vsae_search.search.overview import overview
+from vsae_search.search.store.lock import driver_of
+from vsae_search.search.store.overview import overview
 
 RUNG_STEP = 8  # of 16 steps
 pytestmark = pytest.mark.timeout(900)
@@ -184,7 +184,7 @@ def test_stop_now_from_another_terminal(folder, driver, finish, undisturbed):
 
 def test_a_request_to_stop_reaches_a_driver_on_another_machine(folder, driver):
     """Where the driver cannot be signalled, the file in the shared directory is all there is of ``stop --now``."""
-    from vsae_search.search.requests import request_stop
+    from vsae_search.search.store.requests import request_stop
 
     request_stop(folder / "sweeps" / "toy", now=True)
     assert driver.wait() == 130

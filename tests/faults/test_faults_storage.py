@@ -13,8 +13,9 @@ import pytest
 from fault_helpers import check_exactly_once, ended, facts, meanwhile, optuna_states, toy, until
 
 from vsae_search.errors import EnvironmentNotReady
-from vsae_search.search import database, load_sweep, run_sweep
+from vsae_search.search import load_sweep, run_sweep
 from vsae_search.search import sweep as sweep_module
+from vsae_search.search.propose import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

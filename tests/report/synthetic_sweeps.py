@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vsae_search.search.confirm_records import (
+from vsae_search.search.confirm.records import (
     CONFIRM_FILE,
     CONFIRM_FOLDER,
     Configuration,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from vsae_search.search.database import open_database
 from vsae_search.search.objectives import Objectives
-from vsae_search.search.plans import Plan
-from vsae_search.search.proposals import Proposals
-from vsae_search.search.studies import Studies, Told
+from vsae_search.search.propose.database import open_database
+from vsae_search.search.propose.plans import Plan
+from vsae_search.search.propose.proposals import Proposals
+from vsae_search.search.propose.studies import Studies, Told
 from vsae_search.space import ChoiceRange, LogRange
 
 OBJECTIVES = Objectives(l0=256.0, delta_ce=4.0)

@@ -9,9 +9,9 @@ import pytest
 from optuna.trial import TrialState
 from search_problem import RANGES, address, empty, outcome, plans  # noqa: F401 - a fixture
 
-from vsae_search.search import proposer as proposer_module
-from vsae_search.search.model import Model
-from vsae_search.search.studies import Studies
+from vsae_search.search.propose import proposer as proposer_module
+from vsae_search.search.propose.model import Model
+from vsae_search.search.propose.studies import Studies
 
 propose = Model.propose
 

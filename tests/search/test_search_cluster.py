@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from vsae_search.errors import EnvironmentNotReady
-from vsae_search.search import cluster as cluster_module
-from vsae_search.search.cluster import Cluster, close_token
-from vsae_search.search.packing import Packing, Share
+from vsae_search.search.resources import cluster as cluster_module
+from vsae_search.search.resources.cluster import Cluster, close_token
+from vsae_search.search.resources.packing import Packing, Share
 from vsae_search.space import ResourcesSpec
 
 

@@ -18,14 +18,14 @@ from vsae_search.activations import BatchStream
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.evaluation import evaluate
 from vsae_search.search import TrialRecord, load_confirm, load_sweep, pair_with_search, run_confirm, run_sweep
-from vsae_search.search import confirm as confirm_module
-from vsae_search.search.cluster import connected
-from vsae_search.search.confirm_plan import ConfirmRequest, draw_seeds, plan_confirm
-from vsae_search.search.confirm_records import Configuration, ConfirmRecord, replicate_uid, split_uid
-from vsae_search.search.confirm_selection import choose, default_limit
-from vsae_search.search.lock import driver_lock
+from vsae_search.search.confirm import run as confirm_module
+from vsae_search.search.confirm.plan import ConfirmRequest, draw_seeds, plan_confirm
+from vsae_search.search.confirm.records import Configuration, ConfirmRecord, replicate_uid, split_uid
+from vsae_search.search.confirm.selection import choose, default_limit
 from vsae_search.search.records import ReferenceRecord, write_record
+from vsae_search.search.resources.cluster import connected
 from vsae_search.search.seeds import derive_seed
+from vsae_search.search.store.lock import driver_lock
 from vsae_search.search.trial import TrialContext, TrialRun
 from vsae_search.space import ResourcesSpec
 from vsae_search.subjects import build_subject

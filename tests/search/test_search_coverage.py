@@ -8,10 +8,17 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from search_problem import OBJECTIVES, address, empty, outcome, plans, spend  # noqa: F401 - a fixture
 
-from vsae_search.search.between import halfway
-from vsae_search.search.coverage import edge_points, frontier_order, gaps, signed_distance, unevenness, widest_gap
 from vsae_search.search.objectives import Objectives
-from vsae_search.search.studies import Studies, Told
+from vsae_search.search.propose.between import halfway
+from vsae_search.search.propose.coverage import (
+    edge_points,
+    frontier_order,
+    gaps,
+    signed_distance,
+    unevenness,
+    widest_gap,
+)
+from vsae_search.search.propose.studies import Studies, Told
 
 WANTED = (1.0, 5.0)
 

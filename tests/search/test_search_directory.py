@@ -13,9 +13,9 @@ from search_helpers import tiny_space
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.saes import config_classes
 from vsae_search.search import SweepRecord
-from vsae_search.search.directory import SPACE_FILE, differences, earlier_session, prepare_directory, write_space
-from vsae_search.search.lock import LOCK_FILE, driver_lock
 from vsae_search.search.records import SWEEP_FILE, write_record
+from vsae_search.search.store.directory import SPACE_FILE, differences, earlier_session, prepare_directory, write_space
+from vsae_search.search.store.lock import LOCK_FILE, driver_lock
 from vsae_search.space import load_space
 
 
@@ -70,7 +70,7 @@ def test_an_existing_directory_has_to_be_writable(tmp_path, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vsae_search.search.directory.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("vsae_search.search.store.directory.tempfile.TemporaryFile", refuse)
     with pytest.raises(EnvironmentNotReady, match="Permission denied"):
         prepare_directory(tiny_space(), tmp_path)
 
@@ -133,7 +133,7 @@ def test_the_lock_is_let_go_of_after_an_error(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from vsae_search.search.lock import driver_lock\n"
+        "import os, sys; from pathlib import Path; from vsae_search.search.store.lock import driver_lock\n"
         "lock = driver_lock(Path(sys.argv[1])); lock.__enter__(); os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)

@@ -5,9 +5,9 @@ import itertools
 import pytest
 from search_problem import RANGES, address, empty, plans, spend  # noqa: F401 - a fixture
 
-from vsae_search.search.grid import grid_axes, grid_points, grid_size
-from vsae_search.search.plans import Plan
-from vsae_search.search.studies import Studies
+from vsae_search.search.propose.grid import grid_axes, grid_points, grid_size
+from vsae_search.search.propose.plans import Plan
+from vsae_search.search.propose.studies import Studies
 from vsae_search.space import ChoiceRange, ConstantRange, IntRange, LogRange, UniformRange
 
 

@@ -6,9 +6,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from search_problem import OBJECTIVES, RANGES, address, empty, outcome, plans, spend  # noqa: F401 - a fixture
 
-from vsae_search.search.plans import Field, Plan
-from vsae_search.search.proposals import Proposals
-from vsae_search.search.studies import Studies, Told
+from vsae_search.search.propose.plans import Field, Plan
+from vsae_search.search.propose.proposals import Proposals
+from vsae_search.search.propose.studies import Studies, Told
 from vsae_search.space import ChoiceRange
 
 

@@ -15,13 +15,13 @@ from search_helpers import tiny_space
 
 from vsae_search.errors import Terminated, UserInputError
 from vsae_search.search import SweepRecord, TrialRecord
-from vsae_search.search.giving_up import GivingUp
-from vsae_search.search.live import RUNNING_FILE, LiveFile, read_running
-from vsae_search.search.lock import LOCK_FILE, driver_lock, driver_of
-from vsae_search.search.overview import overview
 from vsae_search.search.records import SWEEP_FILE, ArchitecturePlan, RungRecord, trial_directory, write_record
-from vsae_search.search.requests import STOP_FILE, request_stop, stop_requested, stop_requests
 from vsae_search.search.signals import Interrupts, SweepStopped, terminable
+from vsae_search.search.stopping.giving_up import GivingUp
+from vsae_search.search.store.live import RUNNING_FILE, LiveFile, read_running
+from vsae_search.search.store.lock import LOCK_FILE, driver_lock, driver_of
+from vsae_search.search.store.overview import overview
+from vsae_search.search.store.requests import STOP_FILE, request_stop, stop_requested, stop_requests
 
 
 def trial(uid: str, state: str = "completed", **changes) -> TrialRecord:
@@ -164,7 +164,7 @@ def test_a_request_is_read(tmp_path, text, asked):
 
 
 def test_a_request_reaches_the_loop_and_is_taken_away(tmp_path, monkeypatch):
-    monkeypatch.setattr("vsae_search.search.requests.POLL_S", 0.01)
+    monkeypatch.setattr("vsae_search.search.store.requests.POLL_S", 0.01)
     (tmp_path / LOCK_FILE).touch()
     request_stop(tmp_path, now=True)  # left over from an earlier session
     interrupts = Interrupts()

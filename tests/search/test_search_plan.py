@@ -12,11 +12,11 @@ from search_helpers import ARCHITECTURES, tiny_space
 
 from vsae_search.errors import UserInputError
 from vsae_search.search import trial_budgets
-from vsae_search.search.budgets import GENERATION, startup_trials
-from vsae_search.search.cluster import Cluster
-from vsae_search.search.environment import source_commit, versions
+from vsae_search.search.propose.budgets import GENERATION, startup_trials
+from vsae_search.search.propose.samplers import GP_TRIALS, sampler_for, spread_trials
 from vsae_search.search.reference import reference_point
-from vsae_search.search.samplers import GP_TRIALS, sampler_for, spread_trials
+from vsae_search.search.resources.cluster import Cluster
+from vsae_search.search.store.environment import source_commit, versions
 from vsae_search.space import ResourcesSpec
 from vsae_search.subjects import Baseline
 

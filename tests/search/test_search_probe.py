@@ -11,12 +11,13 @@ import torch
 from search_helpers import MemoryBank, tiny_space, tiny_subject
 
 from vsae_search.errors import EnvironmentNotReady
-from vsae_search.search import gpu as gpu_module
-from vsae_search.search import probe as probe_module
 from vsae_search.search import trainable as trainable_module
-from vsae_search.search.cluster import Cluster
-from vsae_search.search.gpu import Card, parse_cards, read_cards
-from vsae_search.search.packing import (
+from vsae_search.search.records import TrialRecord
+from vsae_search.search.resources import gpu as gpu_module
+from vsae_search.search.resources import probe as probe_module
+from vsae_search.search.resources.cluster import Cluster
+from vsae_search.search.resources.gpu import Card, parse_cards, read_cards
+from vsae_search.search.resources.packing import (
     CARD_PART,
     CONTEXT_BYTES,
     SIZES,
@@ -31,11 +32,10 @@ from vsae_search.search.packing import (
     part,
     paying_threads,
 )
-from vsae_search.search.probe import Probe, choose_packing, measure, pack, probes_of
-from vsae_search.search.records import TrialRecord
+from vsae_search.search.resources.probe import Probe, choose_packing, measure, pack, probes_of
+from vsae_search.search.resources.utilisation import UtilisationMeter
 from vsae_search.search.session import bundle_of
 from vsae_search.search.trial import TrialContext
-from vsae_search.search.utilisation import UtilisationMeter
 from vsae_search.space import ResourcesSpec
 
 GB = 10**9

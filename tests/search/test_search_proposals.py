@@ -5,7 +5,7 @@ import math
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vsae_search.search.proposals import Proposals
+from vsae_search.search.propose.proposals import Proposals
 from vsae_search.search.seeds import derive_seed
 from vsae_search.space import ChoiceRange, ConstantRange, IntRange, LogRange, UniformRange
 

@@ -11,13 +11,13 @@ import pytest
 from optuna.trial import TrialState
 
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.database import open_database
-from vsae_search.search.ledger import Ledger
 from vsae_search.search.objectives import Objectives
-from vsae_search.search.proposals import Proposals
+from vsae_search.search.propose.database import open_database
+from vsae_search.search.propose.proposals import Proposals
+from vsae_search.search.propose.searcher import StudySearcher, reconcile
+from vsae_search.search.propose.studies import Plan, Studies
 from vsae_search.search.records import RungRecord, TrialRecord, read_trials
-from vsae_search.search.searcher import StudySearcher, reconcile
-from vsae_search.search.studies import Plan, Studies
+from vsae_search.search.store.ledger import Ledger
 from vsae_search.space import ChoiceRange, ConstantRange, LogRange
 
 OBJECTIVES = Objectives(l0=256.0, delta_ce=2.0)
@@ -225,7 +225,7 @@ def test_ending_twice_changes_nothing(driver):
 
 
 def test_telling_a_study_twice_changes_nothing(driver):
-    from vsae_search.search.studies import Told
+    from vsae_search.search.propose.studies import Told
 
     _, assignment = driver.ask()
     assert driver.studies.tell(assignment.uid, Told((1.0, 1.0), usable=True))

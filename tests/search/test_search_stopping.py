@@ -11,12 +11,12 @@ from search_helpers import tiny_space
 
 from vsae_search.report.build import build_report
 from vsae_search.search import load_sweep, run_sweep
-from vsae_search.search.cluster import connected
-from vsae_search.search.halving import Halving, Rule, crowding_distances, front_ranks, stopped_early
-from vsae_search.search.ledger import AUDIT_FILE, Ledger
 from vsae_search.search.objectives import Objectives
 from vsae_search.search.records import RungRecord, TrialRecord, write_record
-from vsae_search.search.stopping import EarlyStopping, ParetoHalving, audit_summary, is_audited
+from vsae_search.search.resources.cluster import connected
+from vsae_search.search.stopping.halving import Halving, Rule, crowding_distances, front_ranks, stopped_early
+from vsae_search.search.stopping.scheduler import EarlyStopping, ParetoHalving, audit_summary, is_audited
+from vsae_search.search.store.ledger import AUDIT_FILE, Ledger
 from vsae_search.search.trial import CHECKPOINT_FOLDER, PARTIAL_FILE
 from vsae_search.space import ResourcesSpec
 

@@ -17,7 +17,7 @@ from vsae_search import saes
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.search import load_sweep, run_sweep
 from vsae_search.search import sweep as sweep_module
-from vsae_search.search.cluster import connected
+from vsae_search.search.resources.cluster import connected
 from vsae_search.space import ResourcesSpec
 
 run_trial = sweep_module.run_trial

@@ -7,9 +7,9 @@ from search_helpers import ARCHITECTURES, tiny_space
 from search_problem import OBJECTIVES, address, empty, spend  # noqa: F401 - a fixture
 
 from vsae_search.errors import UserInputError
-from vsae_search.search.planning import open_studies, plans_of
+from vsae_search.search.propose.planning import open_studies, plans_of
+from vsae_search.search.propose.warm_start import warm_start
 from vsae_search.search.records import SWEEP_FILE, TRIAL_FILE, SweepRecord, TrialRecord, trial_directory, write_record
-from vsae_search.search.warm_start import warm_start
 
 
 def trial(uid, params, l0, delta_ce, state="completed"):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vsae_search.search import Confirmed, ReferenceRecord
-    from vsae_search.search.confirm_plan import ConfirmPlan
+    from vsae_search.search.confirm.plan import ConfirmPlan
 
 _HEADINGS = ("architecture", "configuration", "seeds", "L0 search", "L0 confirmed", "search", "confirmed", "gap")
 

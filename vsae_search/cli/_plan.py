@@ -30,7 +30,7 @@ def plan(
     space: SearchSpace, path: Path, root: Path, address: str | None = None, source: Path | None = None
 ) -> dict[str, Any]:
     """Collect everything that is decided before a sweep starts, as values that JSON can hold."""
-    from vsae_search.search.budgets import trial_budgets
+    from vsae_search.search.propose.budgets import trial_budgets
     from vsae_search.subjects import width_of
     from vsae_search.tracking import mask_secrets
 
@@ -77,8 +77,8 @@ def plan(
 
 def _from(space: SearchSpace, root: Path, source: Path | None) -> dict[str, Any] | None:
     """What is taken over from an earlier sweep, and what does not fit."""
-    from vsae_search.search.directory import earlier_session
-    from vsae_search.search.warm_start import warm_start
+    from vsae_search.search.propose.warm_start import warm_start
+    from vsae_search.search.store.directory import earlier_session
 
     if source is None:
         return None
@@ -93,7 +93,7 @@ def check(space: SearchSpace, root: Path) -> None:
         UserInputError: A sweep of that name has another search space, or the bank has too many shards.
         EnvironmentNotReady: The disk cannot hold the activation bank.
     """
-    from vsae_search.search.directory import earlier_session
+    from vsae_search.search.store.directory import earlier_session
 
     bank = _bank(space, root)
     # the bank of a sweep that goes on is on the disk already, at an address that only its subject knows
@@ -125,7 +125,7 @@ def _bank_of_any_width(space: SearchSpace) -> str:
 
 def _state(space: SearchSpace, root: Path) -> str:
     """Whether the sweep is new, goes on, or will be refused because its search space is another one."""
-    from vsae_search.search.directory import earlier_session
+    from vsae_search.search.store.directory import earlier_session
 
     try:
         earlier = earlier_session(space, root / space.name)
@@ -228,7 +228,7 @@ def as_text(data: dict[str, Any]) -> str:
 
 def _early_stopping(space: SearchSpace) -> str:
     """Whether, where and by which rule trials are stopped early."""
-    from vsae_search.search.halving import Rule, stopped_early
+    from vsae_search.search.stopping.halving import Rule, stopped_early
 
     rule = Rule.of(space)
     rungs = [f"{rung:g}" for rung in space.training.rungs if rule.decides_at(rung)]

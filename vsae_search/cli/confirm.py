@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vsae_search.search import ConfirmRecord
-    from vsae_search.search.confirm_plan import ConfirmPlan
+    from vsae_search.search.confirm.plan import ConfirmPlan
 
 EXIT_TRAININGS_FAILED = 4
 
@@ -57,7 +57,7 @@ def confirm(
     The same command again goes on where it stopped; with more seeds it trains only those that are missing.
     """
     from vsae_search.cli import _confirm
-    from vsae_search.search.confirm_plan import ConfirmRequest, plan_confirm
+    from vsae_search.search.confirm.plan import ConfirmRequest, plan_confirm
 
     directory = sweep_directory(root, name)
     named = tuple(part.strip() for part in (architectures or "").split(",") if part.strip())
@@ -92,7 +92,7 @@ def _run(directory: Path, plan: ConfirmPlan, address: str | None) -> ConfirmReco
     """Run it with its listeners; its MLflow runs go to the experiment of the sweep, under a run of their own."""
     from vsae_search.cli.sweep import CLOSE_TERMINATED_S, progress_for, warn_undelivered
     from vsae_search.search import run_confirm
-    from vsae_search.search.confirm_records import CONFIRM_FOLDER
+    from vsae_search.search.confirm.records import CONFIRM_FOLDER
     from vsae_search.tracking import MlflowListener
     from vsae_search.tracking.listener import CLOSE_TIMEOUT_S
 

@@ -38,7 +38,7 @@ def resume(
     """
     from vsae_search.cli.sweep import run_to_report
     from vsae_search.saes import config_classes
-    from vsae_search.search.directory import SPACE_FILE
+    from vsae_search.search.store.directory import SPACE_FILE
     from vsae_search.space import load_space
 
     directory = sweep_directory(root, name)

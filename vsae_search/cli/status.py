@@ -11,7 +11,7 @@ from vsae_search.cli import _console
 from vsae_search.cli._options import DEFAULT_ROOT, Output, OutputFormat, Root, command_for, sweep_directory
 
 if TYPE_CHECKING:
-    from vsae_search.search.overview import Overview
+    from vsae_search.search.store.overview import Overview
 
 _ADVICE = {"running": "report", "stopping": "report", "completed": "report"}
 
@@ -26,7 +26,7 @@ def status(
 
     It reads the sweep directory alone, so it works from every machine that sees it.
     """
-    from vsae_search.search.overview import overview
+    from vsae_search.search.store.overview import overview
 
     directories = [sweep_directory(root, name)] if name else sorted(path.parent for path in root.glob("*/sweep.json"))
     found = [overview(directory) for directory in directories]
@@ -62,7 +62,7 @@ def _as_text(found: Overview, root: Path) -> str:
 
 
 def _table(found: Overview) -> list[str]:
-    from vsae_search.search.overview import STATES
+    from vsae_search.search.store.overview import STATES
 
     columns = ("running", *STATES)
     width = max([len("architecture"), *map(len, found.counts)])

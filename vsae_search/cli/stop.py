@@ -20,8 +20,8 @@ def stop(
     The request goes through the sweep directory, so it reaches a driver on another machine that shares it. Nothing is
     lost; a trial that is stopped at once goes on from its last checkpoint.
     """
-    from vsae_search.search.lock import driver_of
-    from vsae_search.search.requests import request_stop, signal_driver
+    from vsae_search.search.store.lock import driver_of
+    from vsae_search.search.store.requests import request_stop, signal_driver
 
     directory = sweep_directory(root, name)
     driver = driver_of(directory)

@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vsae_search.search import _quiet  # noqa: F401 - has to come before the first import of Ray
-from vsae_search.search.budgets import trial_budgets
-from vsae_search.search.confirm_records import Configuration, Confirmed, ConfirmRecord, load_confirm, pair_with_search
+from vsae_search.search.confirm.records import Configuration, Confirmed, ConfirmRecord, load_confirm, pair_with_search
 from vsae_search.search.listener import SweepListener
+from vsae_search.search.propose.budgets import trial_budgets
 from vsae_search.search.records import (
     ArchitecturePlan,
     ReferenceRecord,
@@ -19,7 +19,7 @@ from vsae_search.search.records import (
 )
 
 if TYPE_CHECKING:
-    from vsae_search.search.confirm import run_confirm
+    from vsae_search.search.confirm.run import run_confirm
     from vsae_search.search.sweep import run_sweep
 
 __all__ = [
@@ -46,5 +46,5 @@ def __getattr__(name: str) -> Any:
     if name == "run_sweep":
         return importlib.import_module("vsae_search.search.sweep").run_sweep
     if name == "run_confirm":
-        return importlib.import_module("vsae_search.search.confirm").run_confirm
+        return importlib.import_module("vsae_search.search.confirm.run").run_confirm
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ray.tune import Callback
 
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.searcher import parse_record
+from vsae_search.search.propose.searcher import parse_record
 
 if TYPE_CHECKING:
-    from vsae_search.search.ledger import Ledger
+    from vsae_search.search.store.ledger import Ledger
 
 _ERROR_LENGTH = 4000
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vsae_search.search.coverage import log2_l0, signed_distance
+from vsae_search.search.propose.coverage import log2_l0, signed_distance
 
 L0_FLOOR = 1 / 64
 """Fewer firing latents per row than this are no longer told apart."""

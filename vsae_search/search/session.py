@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ray.tune.search import Searcher
 
     from vsae_search.search.bridge import LedgerCallback
-    from vsae_search.search.packing import Packing
+    from vsae_search.search.resources.packing import Packing
     from vsae_search.search.trial import TrialContext
 
 RAY_FOLDER = "ray"

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING
 
 from vsae_search.activations import build_bank
 from vsae_search.search.bridge import LedgerCallback
-from vsae_search.search.budgets import trial_budgets
-from vsae_search.search.cluster import connected, require_resources
-from vsae_search.search.directory import earlier_session, prepare_directory, write_space
-from vsae_search.search.environment import source_commit, versions
 from vsae_search.search.faults import told_plainly
-from vsae_search.search.giving_up import GivingUp
-from vsae_search.search.ledger import Ledger
-from vsae_search.search.live import LiveFile
-from vsae_search.search.lock import driver_lock
-from vsae_search.search.planning import architecture_plans, objectives_of, open_studies
-from vsae_search.search.probe import packed
+from vsae_search.search.propose.budgets import trial_budgets
+from vsae_search.search.propose.planning import architecture_plans, objectives_of, open_studies
+from vsae_search.search.propose.searcher import StudySearcher, reconcile
+from vsae_search.search.propose.warm_start import warm_start
 from vsae_search.search.records import BANK_FOLDER, SWEEP_FILE, SweepRecord, write_record
 from vsae_search.search.reference import reference_point
-from vsae_search.search.requests import stop_requests
-from vsae_search.search.searcher import StudySearcher, reconcile
+from vsae_search.search.resources.cluster import connected, require_resources
+from vsae_search.search.resources.probe import packed
+from vsae_search.search.resources.utilisation import UtilisationMeter
 from vsae_search.search.session import run_session
 from vsae_search.search.signals import terminable
-from vsae_search.search.stopping import EarlyStopping, ParetoHalving, stopping_summary
+from vsae_search.search.stopping.giving_up import GivingUp
+from vsae_search.search.stopping.scheduler import EarlyStopping, ParetoHalving, stopping_summary
+from vsae_search.search.store.directory import earlier_session, prepare_directory, write_space
+from vsae_search.search.store.environment import source_commit, versions
+from vsae_search.search.store.ledger import Ledger
+from vsae_search.search.store.live import LiveFile
+from vsae_search.search.store.lock import driver_lock
+from vsae_search.search.store.requests import stop_requests
 from vsae_search.search.trainable import run_trial
 from vsae_search.search.trial import TrialContext
-from vsae_search.search.utilisation import UtilisationMeter
-from vsae_search.search.warm_start import warm_start
 from vsae_search.subjects import build_subject
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vsae_search.activations import ActivationBank, HarvestProgress
-    from vsae_search.search.cluster import Cluster
     from vsae_search.search.listener import SweepListener
     from vsae_search.search.objectives import Objectives
-    from vsae_search.search.packing import Packing
+    from vsae_search.search.propose.studies import Studies
     from vsae_search.search.records import SweepStatus, WarmStart
+    from vsae_search.search.resources.cluster import Cluster
+    from vsae_search.search.resources.packing import Packing
     from vsae_search.search.signals import Interrupts
-    from vsae_search.search.studies import Studies
     from vsae_search.space import SearchSpace
     from vsae_search.subjects import Baseline, Subject
 

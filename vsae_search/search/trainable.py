@@ -13,8 +13,8 @@ from vsae_search.search.assignment import Assignment
 from vsae_search.search.trial import TrialContext, TrialRun
 
 if TYPE_CHECKING:
-    from vsae_search.search.packing import Share
     from vsae_search.search.records import TrialRecord
+    from vsae_search.search.resources.packing import Share
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:

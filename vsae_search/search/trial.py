@@ -22,7 +22,6 @@ from vsae_search.atomic import replacing
 from vsae_search.errors import CorruptFile, Diverged, UserInputError
 from vsae_search.evaluation import evaluate
 from vsae_search.search.objectives import usable
-from vsae_search.search.packing import Packing, Share
 from vsae_search.search.records import (
     REFUSED,
     RungRecord,
@@ -31,6 +30,7 @@ from vsae_search.search.records import (
     trial_directory,
     write_record,
 )
+from vsae_search.search.resources.packing import Packing, Share
 from vsae_search.training import fit
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from vsae_search.search.confirm_records import split_uid
+from vsae_search.search.confirm.records import split_uid
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vsae_search.search.grid import grid_size
+from vsae_search.search.propose.grid import grid_size
 
 if TYPE_CHECKING:
     from vsae_search.space import SearchSpace

@@ -9,8 +9,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vsae_search.search.lock import LOCK_FILE
 from vsae_search.search.records import write_text
+from vsae_search.search.store.lock import LOCK_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,14 +14,14 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from vsae_search.search.coverage import signed_distance
-from vsae_search.search.samplers import sampler_for
+from vsae_search.search.propose.coverage import signed_distance
+from vsae_search.search.propose.samplers import sampler_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vsae_search.search.coverage import Interval
-    from vsae_search.search.plans import Choice, Field
+    from vsae_search.search.propose.coverage import Interval
+    from vsae_search.search.propose.plans import Choice, Field
 
 UNUSABLE = "unusable"
 """Constraint: above 0 for a trial that may not be called a good one."""

@@ -26,12 +26,12 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.counts import Counts, architecture_of, attempt_of, uid_of
-from vsae_search.search.database import open_database
-from vsae_search.search.model import AIM, OUTSIDE, UNUSABLE, running_trial
-from vsae_search.search.plans import Field, Plan
-from vsae_search.search.proposer import Proposer
-from vsae_search.search.quiet import quiet
+from vsae_search.search.propose.counts import Counts, architecture_of, attempt_of, uid_of
+from vsae_search.search.propose.database import open_database
+from vsae_search.search.propose.model import AIM, OUTSIDE, UNUSABLE, running_trial
+from vsae_search.search.propose.plans import Field, Plan
+from vsae_search.search.propose.proposer import Proposer
+from vsae_search.search.propose.quiet import quiet
 from vsae_search.search.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
     from optuna.study import Study
 
-    from vsae_search.search.coverage import Interval
-    from vsae_search.search.model import Proposal
-    from vsae_search.search.samplers import SamplerName
+    from vsae_search.search.propose.coverage import Interval
+    from vsae_search.search.propose.model import Proposal
+    from vsae_search.search.propose.samplers import SamplerName
 
 __all__ = ["Plan", "Studies", "Told"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from vsae_search.errors import UserInputError
 from vsae_search.saes import config_classes
-from vsae_search.search.budgets import trial_budgets
-from vsae_search.search.coverage import frontier_order, log2_l0, signed_distance
+from vsae_search.search.propose.budgets import trial_budgets
+from vsae_search.search.propose.coverage import frontier_order, log2_l0, signed_distance
 from vsae_search.search.records import LeftOut, SweepRecord, TrialRecord, WarmStart, WarmTrial, load_sweep
 from vsae_search.space.configurations import misfit, settled
 

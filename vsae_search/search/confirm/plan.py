@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from vsae_search.errors import UserInputError
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.confirm_records import CONFIRM_FOLDER, Configuration, load_confirm, replicate_uid
-from vsae_search.search.confirm_selection import choose
+from vsae_search.search.confirm.records import CONFIRM_FOLDER, Configuration, load_confirm, replicate_uid
+from vsae_search.search.confirm.selection import choose
 from vsae_search.search.records import load_sweep
 from vsae_search.search.seeds import derive_seed
 from vsae_search.space import SearchSpace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from vsae_search.search.confirm_records import ConfirmRecord
+    from vsae_search.search.confirm.records import ConfirmRecord
     from vsae_search.search.records import SweepRecord, TrialRecord
 
 FEWEST_SEEDS = 2

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from vsae_search.search.ahead import Ahead, attempt
-from vsae_search.search.between import halfway
-from vsae_search.search.coverage import edge_points, widest_gap
-from vsae_search.search.model import AIM, UNUSABLE, Model, Proposal
-from vsae_search.search.samplers import SamplerName, learns
+from vsae_search.search.propose.ahead import Ahead, attempt
+from vsae_search.search.propose.between import halfway
+from vsae_search.search.propose.coverage import edge_points, widest_gap
+from vsae_search.search.propose.model import AIM, UNUSABLE, Model, Proposal
+from vsae_search.search.propose.samplers import SamplerName, learns
 from vsae_search.search.seeds import derive_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vsae_search.search.counts import Counts
-    from vsae_search.search.coverage import Interval
-    from vsae_search.search.plans import Field
+    from vsae_search.search.propose.counts import Counts
+    from vsae_search.search.propose.coverage import Interval
+    from vsae_search.search.propose.plans import Field
 
 PATIENCE_S = 5.0
 """A free slot waits this long for a model that is still at work, and then gets an evenly spread point."""

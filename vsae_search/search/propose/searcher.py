@@ -14,15 +14,15 @@ from pydantic import ValidationError
 from ray.tune.search import Searcher
 
 from vsae_search.search.objectives import Objectives, usable
+from vsae_search.search.propose.studies import Told
 from vsae_search.search.records import TrialRecord
-from vsae_search.search.studies import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vsae_search.search.assignment import Assignment
-    from vsae_search.search.ledger import Ledger
-    from vsae_search.search.studies import Studies
+    from vsae_search.search.propose.studies import Studies
+    from vsae_search.search.store.ledger import Ledger
 
 _LOST = "the worker ended without a report"
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vsae_search.search.budgets import startup_trials, trial_budgets
-from vsae_search.search.grid import grid_points
 from vsae_search.search.objectives import Objectives
-from vsae_search.search.plans import Plan
-from vsae_search.search.proposals import Proposals
+from vsae_search.search.propose.budgets import startup_trials, trial_budgets
+from vsae_search.search.propose.grid import grid_points
+from vsae_search.search.propose.plans import Plan
+from vsae_search.search.propose.proposals import Proposals
+from vsae_search.search.propose.samplers import spread_trials
+from vsae_search.search.propose.studies import Studies
 from vsae_search.search.records import ArchitecturePlan
-from vsae_search.search.samplers import spread_trials
 from vsae_search.search.seeds import derive_seed
-from vsae_search.search.studies import Studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vsae_search.search.propose.studies import Studies
     from vsae_search.search.records import ArchitecturePlan, RungRecord, SweepRecord, TrialRecord
-    from vsae_search.search.studies import Studies
 
 _NOTHING = ("diverged", "failed")
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from vsae_search.errors import EnvironmentNotReady
-from vsae_search.search.packing import Packing, fits_cpus, fits_gpus
+from vsae_search.search.resources.packing import Packing, fits_cpus, fits_gpus
 from vsae_search.search.signals import own_termination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vsae_search.search.packing import Share
+    from vsae_search.search.resources.packing import Share
     from vsae_search.space import ResourcesSpec
 
 _MAX_TEMP = 40

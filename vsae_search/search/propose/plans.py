@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from vsae_search.search.samplers import spread_trials
+from vsae_search.search.propose.samplers import spread_trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from optuna.trial import Trial
 
-    from vsae_search.search.proposals import Proposals
-    from vsae_search.search.samplers import SamplerName
+    from vsae_search.search.propose.proposals import Proposals
+    from vsae_search.search.propose.samplers import SamplerName
 
 Stored = dict[str, Any]
 """Hyper-parameters as Optuna stores them."""

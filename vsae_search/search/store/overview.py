@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vsae_search.search.live import read_running
-from vsae_search.search.lock import Driver, driver_of
 from vsae_search.search.records import load_sweep
-from vsae_search.search.requests import stop_requested
+from vsae_search.search.store.live import read_running
+from vsae_search.search.store.lock import Driver, driver_of
+from vsae_search.search.store.requests import stop_requested
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
-from vsae_search.search.searcher import given_up, judge, parse_record
+from vsae_search.search.propose.searcher import given_up, judge, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from vsae_search.search.assignment import Assignment
-    from vsae_search.search.ledger import Ledger
     from vsae_search.search.records import TrialRecord
+    from vsae_search.search.store.ledger import Ledger
 
 
 class ReplicateSearcher(Searcher):  # type: ignore[misc] # Ray ships no types

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import moocore
 import numpy as np
 
-from vsae_search.search.confirm_records import Configuration
+from vsae_search.search.confirm.records import Configuration
 from vsae_search.search.objectives import L0_FLOOR, usable
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vsae_search.search.model import Model, Proposal
+    from vsae_search.search.propose.model import Model, Proposal
 
 Key = tuple[str, int]
 """A study, and the position of a trial in it."""

@@ -17,18 +17,18 @@ from ray.tune.schedulers import FIFOScheduler
 
 from vsae_search.errors import CorruptFile
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.halving import Halving, Rule, front_ranks, stopped_early
 from vsae_search.search.objectives import Objectives, usable
+from vsae_search.search.propose.searcher import parse_record
 from vsae_search.search.records import TRIALS_FOLDER, TrialRecord, read_record
-from vsae_search.search.searcher import parse_record
 from vsae_search.search.seeds import derive_seed
+from vsae_search.search.stopping.halving import Halving, Rule, front_ranks, stopped_early
 from vsae_search.search.trial import PARTIAL_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from vsae_search.search.ledger import Ledger
+    from vsae_search.search.store.ledger import Ledger
     from vsae_search.space import SearchSpace
 
 _SEEDS = 2**31

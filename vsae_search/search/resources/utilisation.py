@@ -6,14 +6,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from vsae_search.search.gpu import read_cards
+from vsae_search.search.resources.gpu import read_cards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from vsae_search.search.gpu import Card
-    from vsae_search.search.packing import Packing
     from vsae_search.search.records import RungRecord, SweepRecord, TrialRecord
+    from vsae_search.search.resources.gpu import Card
+    from vsae_search.search.resources.packing import Packing
 
 _PERIOD_S = 5.0
 

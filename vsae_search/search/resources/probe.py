@@ -20,18 +20,18 @@ import torch
 
 from vsae_search.errors import EnvironmentNotReady
 from vsae_search.search.assignment import Assignment
-from vsae_search.search.gpu import read_cards
-from vsae_search.search.packing import Measured, Node, Packing, Share, cpu_share, gpu_share, share_key
-from vsae_search.search.proposals import Proposals
+from vsae_search.search.propose.proposals import Proposals
 from vsae_search.search.records import REFUSED
+from vsae_search.search.resources.gpu import read_cards
+from vsae_search.search.resources.packing import Measured, Node, Packing, Share, cpu_share, gpu_share, share_key
 from vsae_search.search.trial import TrialRun
 from vsae_search.space import ChoiceRange, ConstantRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vsae_search.search.cluster import Cluster
     from vsae_search.search.records import TrialRecord
+    from vsae_search.search.resources.cluster import Cluster
     from vsae_search.search.trial import TrialContext
     from vsae_search.space import ResourcesSpec, SearchSpace
 

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 from vsae_search.activations import build_bank, hold_out
 from vsae_search.errors import UserInputError
 from vsae_search.search.bridge import LedgerCallback
-from vsae_search.search.cluster import connected, require_resources
-from vsae_search.search.confirm_plan import ConfirmPlan, ConfirmRequest, plan_confirm
-from vsae_search.search.confirm_queue import ReplicateSearcher
-from vsae_search.search.confirm_records import CONFIRM_FILE, CONFIRM_FOLDER, ConfirmRecord
-from vsae_search.search.environment import source_commit, versions
+from vsae_search.search.confirm.plan import ConfirmPlan, ConfirmRequest, plan_confirm
+from vsae_search.search.confirm.queue import ReplicateSearcher
+from vsae_search.search.confirm.records import CONFIRM_FILE, CONFIRM_FOLDER, ConfirmRecord
 from vsae_search.search.faults import told_plainly
-from vsae_search.search.ledger import Ledger
-from vsae_search.search.lock import driver_lock
-from vsae_search.search.probe import packed
 from vsae_search.search.records import BANK_FOLDER, TRIALS_FOLDER, ArchitecturePlan, write_record
-from vsae_search.search.requests import stop_requests
+from vsae_search.search.resources.cluster import connected, require_resources
+from vsae_search.search.resources.probe import packed
 from vsae_search.search.session import run_session
 from vsae_search.search.signals import terminable
+from vsae_search.search.store.environment import source_commit, versions
+from vsae_search.search.store.ledger import Ledger
+from vsae_search.search.store.lock import driver_lock
+from vsae_search.search.store.requests import stop_requests
 from vsae_search.search.trainable import run_trial
 from vsae_search.search.trial import TrialContext
 from vsae_search.subjects import build_subject
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vsae_search.activations import ActivationBank, HarvestProgress
-    from vsae_search.search.cluster import Cluster
     from vsae_search.search.listener import SweepListener
-    from vsae_search.search.packing import Packing
     from vsae_search.search.records import SweepStatus
+    from vsae_search.search.resources.cluster import Cluster
+    from vsae_search.search.resources.packing import Packing
     from vsae_search.search.signals import Interrupts
     from vsae_search.subjects import Subject
 

@@ -1,0 +1,1 @@
+"""What is not worth finishing: trials that fall behind at a rung, and architectures of which nothing comes."""
