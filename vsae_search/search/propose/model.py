@@ -15,7 +15,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from vsae_search.search.propose.coverage import signed_distance
-from vsae_search.search.propose.samplers import sampler_for
+from vsae_search.search.propose.samplers import learns, sampler_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +53,7 @@ class Model:
 
     Args:
         source: The study's space and sampler.
-        trials: The study's trials; those that failed are left out.
+        trials: The study's trials; those that failed are left out, and so are all when the sampler does not learn.
         pending: Proposals that are about to run.
         seed: Seed of this proposal.
         aim: The interval of log2 L0 that the proposal should land in, instead of the one the user asked for.
@@ -69,7 +69,9 @@ class Model:
         aim: Interval | None = None,
     ) -> None:
         self.source, self.aim = source, aim
-        self.trials = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)]
+        # copying thousands of trials for a sampler that never looks at them would slow every proposal down
+        seen = trials if learns(source.sampler) else ()
+        self.trials = [trial for trial in seen if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)]
         self.trials += [running_trial(source, choice) for choice in pending]
         complete = sum(trial.state == TrialState.COMPLETE for trial in self.trials)
         sampler = sampler_for(
