@@ -30,6 +30,8 @@ from fault_helpers import (
 from vsae_search.cli import _console, app
 from vsae_search.search import load_sweep, run_sweep
 from vsae_search.search import sweep as sweep_module
+from vsae_search.search import trial as trial_module
+from vsae_search.search.trainable import run_trial
 
 UID = "topk-0000"
 ONE = {"search": {"trials": 1}, "architectures": {"topk": toy().model_dump(mode="json")["architectures"]["topk"]}}
@@ -240,3 +242,30 @@ def test_an_edited_search_space_is_refused_with_the_difference(folder, capsys):
     assert call("--quiet", "resume", "toy", "--trials", "2", *places) == 0
     assert [fact[0] for fact in facts(folder / "sweeps" / "toy")] == [UID, "topk-0001"]
     assert facts(folder / "sweeps" / "toy")[:1] == before
+
+
+def test_lost_gpu_costs_a_worker_and_no_trial(tmp_path, monkeypatch):
+    """A CUDA error leaves the process unusable: another one repeats the trial, and the last record names the card."""
+
+    def failing(config, context):
+        attempts = context.directory / "attempts"
+        attempts.mkdir(exist_ok=True)
+        (attempts / f"{config['uid']}-{config['attempt']}").write_text(str(os.getpid()))
+        if (config["uid"] == UID and config["attempt"] == 0) or config["uid"] == "topk-0001":
+            monkeypatch.setattr(trial_module, "fit", unwell)
+        run_trial(config, context)
+
+    def unwell(*_, **__):
+        raise RuntimeError("CUDA error: an uncorrectable ECC error was encountered")
+
+    monkeypatch.setattr(sweep_module, "run_trial", failing)
+    search = {"trials": 3, "sampler": "random", "max_retries": 1}
+    trials = {trial.uid: trial for trial in run(tmp_path, **(ONE | {"search": search}))}
+    assert {uid: (trial.state, trial.attempt) for uid, trial in trials.items()} == {
+        UID: ("completed", 1),
+        "topk-0001": ("failed", 1),
+        "topk-0002": ("completed", 0),
+    }
+    assert trials["topk-0001"].error.startswith("the GPU failed on ")
+    processes = [path.read_text() for path in sorted((tmp_path / "sweeps" / "toy").rglob("attempts/topk-000[01]-*"))]
+    assert len(set(processes)) == len(processes) == 4

@@ -1,9 +1,11 @@
-"""What a machine can do to a sweep, told apart from bugs: a full disk, a database that somebody holds."""
+"""What a machine can do to a sweep, told apart from bugs: a full disk, a database that somebody holds, a lost GPU."""
 
 from __future__ import annotations
 
 import errno
+import os
 import re
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,9 @@ _FULL_TEXT = re.compile(
     r"|No space left on device|Disk quota exceeded|database or disk is full"
 )
 _LOCKED_TEXT = "database is locked"
+_GPU_TEXT = re.compile(
+    r"CUDA error|CUDA driver error|cudaError|CUBLAS_STATUS|NVML|uncorrectable ECC|\bXid\b"
+)
 
 
 class StorageFull(Exception):
@@ -29,6 +34,21 @@ class StorageFull(Exception):
 def is_full(text: str) -> bool:
     """Whether the text of an error says that a disk is full, or a quota or limit reached."""
     return _FULL_TEXT.search(text) is not None
+
+
+def told_of_gpu(error: BaseException) -> str:
+    """What to do about a GPU that failed under a trial; empty for every other error.
+
+    The worker is replaced in any case: a CUDA context does not survive such an error. Names the machine and its cards,
+    since a card that fails again has to be left out by hand.
+    """
+    if not any(_GPU_TEXT.search(str(link)) for link in _chain(error)):
+        return ""
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    return (
+        f"the GPU failed on {socket.gethostname()} (visible: {cards}); if that goes on, start Ray there without the "
+        "card, by CUDA_VISIBLE_DEVICES\n"
+    )
 
 
 @contextmanager
