@@ -184,3 +184,23 @@ def test_an_architecture_without_a_completed_trial_ends_with_4(swept, capsys):
     told = capsys.readouterr()
     assert "no trial of relu was completed" in told.err
     assert told.out.strip().endswith("report.html")
+
+
+def parameters(folder: Path, sweep: str, pattern: str = "*") -> set[str]:
+    """Architecture and hyper-parameters of the trials of a sweep."""
+    records = (folder / "sweeps" / sweep / "trials").glob(f"{pattern}/record.json")
+    trials = [json.loads(path.read_text()) for path in records]
+    return {json.dumps([trial["architecture"], trial["params"]], sort_keys=True) for trial in trials}
+
+
+def test_a_sweep_begins_with_what_fits_of_an_earlier_frontier(swept, capsys):
+    (swept / "warm.yaml").write_text(SPACE.replace("name: tiny", "name: warm").replace(", sampler: qmc", ""))
+    arguments = ("sweep", str(swept / "warm.yaml"), "--set", "seed=1", *places(swept))
+    assert call(*arguments, "--from", "nowhere") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not (swept / "sweeps" / "warm").exists()
+    assert call("--quiet", *arguments, "--from", "tiny") == 0
+    first = parameters(swept, "warm", "*-0000")
+    assert len(first) == 2
+    assert first <= parameters(swept, "tiny")
+    assert not parameters(swept, "warm") <= parameters(swept, "tiny")

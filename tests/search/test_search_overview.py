@@ -114,6 +114,16 @@ def test_the_file_of_running_trials_follows_the_sweep(tmp_path):
     assert read_running(tmp_path) == {}
 
 
+def test_a_sweep_that_is_confirmed(tmp_path):
+    write(tmp_path, status="completed", trials=[trial("topk-0000")])
+    with driver_lock(tmp_path, "confirm"):
+        assert overview(tmp_path).state == "confirming"
+        assert overview(tmp_path).remaining_s is None
+        request_stop(tmp_path, now=False)
+        assert overview(tmp_path).state == "stopping"
+    assert overview(tmp_path).state == "completed"
+
+
 # -- who runs it -------------------------------------------------------------------------------------------------------
 
 

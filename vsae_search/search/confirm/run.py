@@ -23,6 +23,7 @@ from vsae_search.search.faults import told_plainly
 from vsae_search.search.records import BANK_FOLDER, TRIALS_FOLDER, ArchitecturePlan, write_record
 from vsae_search.search.resources.cluster import connected, require_resources
 from vsae_search.search.resources.probe import packed
+from vsae_search.search.resources.reach import require_shared
 from vsae_search.search.session import run_session
 from vsae_search.search.signals import terminable
 from vsae_search.search.store.environment import source_commit, versions
@@ -82,7 +83,7 @@ def run_confirm(
     with (
         told_plainly(directory, "confirm"),
         terminable() as interrupts,
-        driver_lock(directory),
+        driver_lock(directory, "confirm"),
         stop_requests(directory, interrupts),
     ):
         plan = plan_confirm(directory, request)
@@ -93,6 +94,7 @@ def run_confirm(
         subject = build_subject(plan.space.subject, cache)
         with connected(plan.space.resources, ray_address) as cluster:
             require_resources(plan.space.resources, cluster)
+            require_shared(directory)
             bank = build_bank(subject, plan.space.activations, cache, on_progress=on_harvest)
             held_out = hold_out(bank, subject, plan.space.activations.evaluation_tokens, on_progress=on_harvest)
             _require_same_rows(plan, bank, held_out)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 import psutil
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_FILE = "driver.lock"
+Task = Literal["sweep", "confirm"]
 HEARD_LIMIT_S = 60.0
 """A driver touches its lock every ten seconds; one of another machine that has not for this long is taken for dead."""
 
@@ -35,6 +36,7 @@ class Driver:
         here: Whether that is this machine.
         heard_s: Seconds since it touched its lock, by the clock of the file system.
         alive: Whether it runs.
+        task: What it does there: ``sweep`` or ``confirm``.
     """
 
     host: str
@@ -42,10 +44,11 @@ class Driver:
     here: bool
     heard_s: float
     alive: bool
+    task: str = "sweep"
 
 
 @contextmanager
-def driver_lock(directory: Path) -> Iterator[None]:
+def driver_lock(directory: Path, task: Task = "sweep") -> Iterator[None]:
     """Hold the sweep directory for this process.
 
     The operating system's file lock keeps drivers of one machine apart, and goes with the process however it ends.
@@ -53,6 +56,7 @@ def driver_lock(directory: Path) -> Iterator[None]:
 
     Args:
         directory: The sweep directory.
+        task: What it is held for.
 
     Raises:
         EnvironmentNotReady: Another driver holds it, or one of another machine left its name; or the lock cannot be
@@ -63,7 +67,8 @@ def driver_lock(directory: Path) -> Iterator[None]:
         _acquire(file, path)
         file.seek(0)
         file.truncate()
-        json.dump({"host": socket.gethostname(), "pid": os.getpid(), "created": _created(os.getpid())}, file)
+        pid = os.getpid()
+        json.dump({"host": socket.gethostname(), "pid": pid, "created": _created(pid), "task": task}, file)
         file.flush()
         try:
             yield
@@ -89,7 +94,7 @@ def driver_of(directory: Path) -> Driver | None:
         return None
     here, heard_s = host == socket.gethostname(), max(0.0, _file_time(directory) - touched)
     alive = _created(pid) == holder.get("created") if here else heard_s < HEARD_LIMIT_S
-    return Driver(host, pid, here, heard_s, alive)
+    return Driver(host, pid, here, heard_s, alive, str(holder.get("task", "sweep")))
 
 
 def _file_time(directory: Path) -> float:

@@ -28,8 +28,8 @@ class Overview:
 
     Attributes:
         record: The sweep as its driver wrote it last.
-        state: ``running``, ``stopping`` (asked to), ``died`` (its driver is gone without a word), or how it ended:
-            ``completed``, ``interrupted``, ``failed``.
+        state: ``running``, ``confirming`` (its best are trained again), ``stopping`` (asked to), ``died`` (its driver
+            is gone without a word), or how it ended: ``completed``, ``interrupted``, ``failed``.
         driver: Who runs it; None when nobody holds it.
         running: Uid to architecture, start and rung of the trials that run.
         trials: The trials that have ended, by the time of their end.
@@ -116,8 +116,9 @@ def overview(directory: Path) -> Overview:
     driver = driver_of(directory)
     alive = driver is not None and driver.alive
     state: str = record.status
-    if alive:
-        state = "running" if stop_requested(directory) is None else "stopping"
+    if driver is not None and alive:
+        doing = "confirming" if driver.task == "confirm" else "running"
+        state = doing if stop_requested(directory) is None else "stopping"
     elif state == "running":
         state = "died"
     ended = {trial.uid for trial in trials}
