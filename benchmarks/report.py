@@ -3,7 +3,8 @@
 Run by hand: ``python benchmarks/report.py [--trials 1000] [--output benchmarks/results/report.md]``.
 
 The sweep is made up, but written as a sweep leaves it: 18 architectures with 6 hyper-parameters and 12 metrics per
-trial, every trial with a link to its run; then the same with 12 configurations per architecture confirmed with 6 seeds.
+trial, every trial with a link to its run, a training curve and densities; then the same with 12 configurations per
+architecture confirmed with 6 seeds.
 Processor time is of the whole process, imports included, which other programs on the machine do not change.
 """
 
@@ -19,8 +20,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
+from vsae_search.evaluation.metrics.sparsity import HISTOGRAM_EDGES
 from vsae_search.search.confirm.records import CONFIRM_FILE, CONFIRM_FOLDER, Configuration, ConfirmRecord, replicate_uid
+from vsae_search.search.curves import write_curve
 from vsae_search.search.records import (
     ArchitecturePlan,
     ReferenceRecord,
@@ -30,6 +34,7 @@ from vsae_search.search.records import (
     trial_directory,
     write_record,
 )
+from vsae_search.training.curve import curve_steps
 
 ARCHITECTURES = (
     *("relu", "april", "p_anneal", "gated", "jumprelu", "topk", "batch_topk", "matryoshka", "topk_ridge"),
@@ -129,6 +134,21 @@ def _write_trials(directory: Path, trials: list[TrialRecord]) -> None:
         folder = trial_directory(directory, one.uid)
         folder.mkdir(parents=True)
         write_record(folder / "record.json", one, durable=False)
+        _write_curve_and_densities(folder, one)
+
+
+def _write_curve_and_densities(folder: Path, one: TrialRecord) -> None:
+    """A full training curve, and the densities of 1024 latents, as a trial leaves them."""
+    rng = np.random.default_rng(one.seed)
+    steps = sorted(curve_steps(20_000))
+    columns = {"step": steps, "tokens": [4096 * step for step in steps]}
+    names = ("total", "reconstruction", "grad_norm", "l0", "dead_fraction", *(["kl"] if "vsae" in one.uid else []))
+    columns |= {name: [float(value) for value in rng.random(len(steps)).round(6)] for name in names}
+    write_curve(folder, columns)
+    density_F = 10 ** rng.uniform(-6, 0, 1024)
+    histogram, edges = np.histogram(np.log10(density_F), bins=HISTOGRAM_EDGES)
+    arrays = {"density": density_F, "density_histogram": histogram, "density_histogram_edges": edges}
+    save_file(arrays, folder / "arrays.safetensors")
 
 
 def measure(directory: Path, out: Path) -> tuple[float, int, int]:
@@ -158,7 +178,7 @@ def main() -> None:
         "",
         f"`python benchmarks/report.py --trials {arguments.trials}`, Python {platform.python_version()}, "
         f"{platform.machine()}. Processor seconds of the whole process, imports included (limit {LIMIT_S:g}); "
-        f"page at most {LIMIT_BYTES / 1e6:g} MB, of which Plotly is 4.6.",
+        f"page at most {LIMIT_BYTES / 1e6:g} MB, of which Plotly, compressed, is 2.0.",
         "",
         "| sweep | processor s | page MB | report.json MB |",
         "|---|---:|---:|---:|",

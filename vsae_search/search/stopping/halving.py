@@ -34,7 +34,7 @@ _GRACE_WARMUPS = 2.0
 """A rung decides from this many times the penalty's warm-up on: before, L0 says little about what it will be."""
 _MIN_RESULTS = 2.0
 """Times eta: results at a rung, the newcomer's included, before a trial may be stopped there."""
-PAYS: dict[str, frozenset[str]] = {"random": frozenset({"relu", "topk"})}
+PAYS: dict[str, frozenset[str]] = {"random": frozenset({"topk"})}
 """Sampler to the architectures that gained hypervolume on every search space and budget that was measured, see
 benchmarks/results/stopping.md: there, ``search.early_stopping: auto`` stops trials."""
 
