@@ -188,8 +188,9 @@ _READING = """## Reading
 * With random search, deciding at a half with eta 2 gains for `topk` at every budget on both subjects, and this is all
   that `search.early_stopping: auto` turns on. For the other architectures it gains on `toy`, and loses up to 0.003 on
   `tiny_lm`, whose trials are short (97 steps).
-* Deciding at a half with eta 2, the difference is within two standard errors with TPE at every budget; with the Gaussian
-  process it is so on `toy`, and a loss on `tiny_lm`. A model has left the regions that halving would stop before they are tried.
+* Deciding at a half with eta 2, the difference is within two standard errors with TPE at every budget; with the
+  Gaussian process it is so on `toy`, and a loss on `tiny_lm`. A model has left the regions in which halving would stop
+  trials before it tries them.
 * The sampler matters more than stopping: at equal training the Gaussian process is ahead of TPE, and TPE of random
   search, at every budget on both subjects.
 * A rule that may stop a trial on the front of its rung is worse at nearly every budget, most of all at small ones.
