@@ -11,7 +11,7 @@ SPACE ?= search_spaces/toy.yaml
 # One thread per CPU: two threads on a busy core are many times slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup sweep test lint
+.PHONY: help setup sweep test lint audit
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10 | sed 's/^/  make /'
@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "error: $(VENV) has no pip, and this Python cannot install it" >&2; \
 	  echo "hint: on Debian or Ubuntu, 'apt-get install python3-venv'" >&2; exit 1; \
 	fi
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[cluster,dev]"
 	@touch $@
 
 sweep: setup ## run the toy sweep (SPACE=... picks another search space)
@@ -48,3 +48,6 @@ lint: setup ## check style, types and spelling
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/codespell
+
+audit: setup ## look the pinned versions up in the public advisories; a report, never a failure
+	$(VENV)/bin/python .ci/audit.py
