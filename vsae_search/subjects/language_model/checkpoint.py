@@ -4,7 +4,7 @@ Such a file is a pickle, and loading a pickle runs code. Two things make this on
 interprets the pickle with a list of allowed constructors (tensors, dictionaries, numbers) and refuses everything else;
 the known way around it needs torch before 2.6, which this project refuses to install with. And only the zip form is
 read, never the older formats, whose readers are less restricted. A repository that has a safetensors file is read from
-that instead. This is the only file of the package that may call ``torch.load``; a test checks how it does.
+that instead. No other module of the package calls ``torch.load``; a test checks how this one does.
 """
 
 from __future__ import annotations
@@ -42,14 +42,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except (SafetensorError, ValueError) as error:
             raise _damaged(path, error) from error
-    content = _load_restricted(path)
+    content = load_restricted(path)
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserInputError(f"{path} does not hold a dictionary of tensors", "Only plain weights can be read.")
     return {str(name): value for name, value in content.items()}
 
 
-def _load_restricted(path: Path) -> object:
-    """Read a zip file of ``torch.save`` with torch's restricted reader."""
+def load_restricted(path: Path) -> object:
+    """Read a zip file of ``torch.save`` with torch's restricted reader: tensors, dictionaries, texts and numbers.
+
+    Raises:
+        CorruptFile: The file is damaged.
+        UserInputError: The file holds something else.
+    """
     if not zipfile.is_zipfile(path):
         raise CorruptFile(
             f"{path} is damaged, or in the format of torch before 1.6, which cannot be read safely",
