@@ -125,6 +125,15 @@ def _check_matrix(name: str, matrix: Matrix) -> list[Refusal]:
     return refusals
 
 
+Importances = Annotated[
+    Annotated[Importance, Tag("<number>")]
+    | Annotated[tuple[Importance, ...], Tag("<list>")]
+    | Annotated[Decay, Tag("<mapping>")],
+    _alternatives("must be one number, a list with one number per feature, or {{decay: 0.9}}"),
+]
+"""Weights of features in a toy loss."""
+
+
 class FeatureSpec(Strict):
     """The features of a toy subject; the sets occupy the first features in file order, the rest follow."""
 
@@ -137,12 +146,7 @@ class FeatureSpec(Strict):
         _alternatives("must be one number, a list with one number per feature, or {{log: [first, last]}}"),
     ]
     """Probability that a feature is present in a row: one number, one number per feature, or {log: [first, last]}."""
-    importance: Annotated[
-        Annotated[Importance, Tag("<number>")]
-        | Annotated[tuple[Importance, ...], Tag("<list>")]
-        | Annotated[Decay, Tag("<mapping>")],
-        _alternatives("must be one number, a list with one number per feature, or {{decay: 0.9}}"),
-    ] = 1.0
+    importance: Importances = 1.0
     """Weight of each feature in the toy loss: one number, one number per feature, or {decay: 0.9}."""
     sets: tuple[FeatureSet, ...] = ()
     """Sets of dependent features, in file order from the first feature on."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from vsae_search.errors import Problem, SearchSpaceError
+from vsae_search.errors import Problem, SearchSpaceError, UserInputError
 from vsae_search.space.catalog import check_architectures, fold
 from vsae_search.space.configurations import check_configurations, settle_configurations
+from vsae_search.space.experiments import ExperimentSpace
 from vsae_search.space.model import SearchSpace
 from vsae_search.space.overrides import OPTION, apply_overrides
 from vsae_search.space.subjects import DirectionsSubject, LanguageModelSubject, SubjectSpec, ToyModelSubject
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from vsae_search.space.catalog import Catalog
 
 MAX_BYTES = 1_000_000
+EXPERIMENT = "experiment"
+"""The key by which the file of a toy experiment is told from a search space."""
+Space = TypeVar("Space", bound=BaseModel)
 _SUBJECT: TypeAdapter[ToyModelSubject | DirectionsSubject | LanguageModelSubject] = TypeAdapter(SubjectSpec)
 
 
@@ -44,6 +48,18 @@ def load_space(path: Path, catalog: Catalog, *, overrides: Sequence[str] = ()) -
     Raises:
         SearchSpaceError: The file is refused; carries every problem, in file order.
     """
+    space = load_any(path, catalog, overrides=overrides)
+    if isinstance(space, ExperimentSpace):
+        text = f"{path} describes a toy experiment, which trains no autoencoders"
+        raise UserInputError(text, "Give a search space with a subject and architectures.")
+    return space
+
+
+def load_any(path: Path, catalog: Catalog, *, overrides: Sequence[str] = ()) -> SearchSpace | ExperimentSpace:
+    """Read and check a search-space file, or one that has the key ``experiment`` and runs a toy experiment.
+
+    Args and errors are those of :func:`load_space`.
+    """
     origin = Place(str(path))
     root, problems = compose(_read(path), origin)
     if root is None:
@@ -51,14 +67,24 @@ def load_space(path: Path, catalog: Catalog, *, overrides: Sequence[str] = ()) -
     if not isinstance(root.value, dict):
         raise _refused([*problems, _not_a_mapping(root, origin)])
     problems.extend(apply_overrides(root, overrides))
-    space, found = _validate(root)
+    if EXPERIMENT in root.value:
+        experiment, found = _validate(root, ExperimentSpace)
+        _refuse_problems(problems, found, overrides)
+        assert experiment is not None
+        return experiment
+    space, found = _validate(root, SearchSpace)
     found.extend(_check_catalog(root, catalog))
-    unreadable = {(problem.file, problem.line, problem.column) for problem in problems}
-    problems.extend(problem for problem in found if (problem.file, problem.line, problem.column) not in unreadable)
-    if problems:
-        raise _refused([_with_assignment(problem, overrides) for problem in problems])
+    _refuse_problems(problems, found, overrides)
     assert space is not None
     return settle_configurations(fold(space, catalog))
+
+
+def _refuse_problems(problems: list[Problem], found: list[Problem], overrides: Sequence[str]) -> None:
+    """Refuse the file if anything was found, once for each place that could not be read."""
+    unreadable = {(problem.file, problem.line, problem.column) for problem in problems}
+    found = [problem for problem in found if (problem.file, problem.line, problem.column) not in unreadable]
+    if problems or found:
+        raise _refused([_with_assignment(problem, overrides) for problem in [*problems, *found]])
 
 
 def excerpt(text: str, problem: Problem) -> str:
@@ -133,11 +159,11 @@ def _not_a_mapping(root: Node, origin: Place) -> Problem:
     return root.place.problem(f"a search space is a mapping with the keys {keys}, not {kind}")
 
 
-def _validate(root: Node) -> tuple[SearchSpace | None, list[Problem]]:
+def _validate(root: Node, model: type[Space]) -> tuple[Space | None, list[Problem]]:
     """Validate the tree; once more without its unknown keys, which would hide other problems."""
     data = root.data()
     try:
-        return _parse(data), []
+        return _parse(data, model), []
     except ValidationError as error:
         errors = error.errors()
     extras = [error for error in errors if error["type"] == "extra_forbidden"]
@@ -145,18 +171,18 @@ def _validate(root: Node) -> tuple[SearchSpace | None, list[Problem]]:
         _remove(data, root, extra)
     if extras:
         try:
-            _parse(data)
+            _parse(data, model)
         except ValidationError as error:
             errors = [*extras, *error.errors()]
         else:
             errors = extras
-    errors = [error for error in errors if not _is_misspelled(error, extras)]
-    return None, [problem_of(error, root, SearchSpace) for error in errors]
+    errors = [error for error in errors if not _is_misspelled(error, extras, model)]
+    return None, [problem_of(error, root, model) for error in errors]
 
 
-def _parse(data: Any) -> SearchSpace:
+def _parse(data: Any, model: type[Space]) -> Space:
     # JSON is validated strictly ("1" is not 1, true is not 1) and still lets a list be a tuple.
-    return SearchSpace.model_validate_json(json.dumps(data), strict=True)
+    return model.model_validate_json(json.dumps(data), strict=True)
 
 
 def _remove(data: Any, root: Node, extra: ErrorDetails) -> None:
@@ -166,12 +192,12 @@ def _remove(data: Any, root: Node, extra: ErrorDetails) -> None:
     data.pop(extra["loc"][-1], None)
 
 
-def _is_misspelled(error: ErrorDetails, extras: list[ErrorDetails]) -> bool:
+def _is_misspelled(error: ErrorDetails, extras: list[ErrorDetails], model: type[BaseModel]) -> bool:
     """Whether a missing key is there with a typo; one problem is then enough."""
     if error["type"] != "missing":
         return False
     names = [extra["loc"][-1] for extra in extras if extra["loc"][:-1] == error["loc"][:-1]]
-    known = fields_at(SearchSpace, error["loc"][:-1])
+    known = fields_at(model, error["loc"][:-1])
     return any(closest(str(name), known) == error["loc"][-1] for name in names)
 
 

@@ -24,7 +24,10 @@ from vsae_search.space.subjects import SubjectSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_WITHOUT_EFFECT = (("description",), ("resources",), ("tracking",), ("search", "trials"), ("search", "max_failures"))
+_WITHOUT_EFFECT = (
+    *(("description",), ("resources",), ("tracking",)),
+    *(("search", "trials"), ("search", "max_failures"), ("search", "study_storage"), ("experiment", "seeds")),
+)
 """What changes no result: words, places, and how many trials there are of the same kind."""
 _TRIALS = ("search", "trials")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
@@ -33,6 +36,16 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 def _nothing_is_empty(value: Any) -> Any:
     """``topk:`` without a value means that every hyper-parameter keeps its default."""
     return {} if value is None else value
+
+
+def check_name(name: str) -> str:
+    """Refuse a name that cannot be the name of a directory on every machine."""
+    if not _NAME.fullmatch(name):
+        raise refusal(
+            "becomes a directory, so it has 1 to 80 characters, starts with a lower-case letter or a digit, "
+            "and has only lower-case letters, digits, '.', '_' and '-'"
+        )
+    return name
 
 
 class SearchSpace(Strict):
@@ -66,12 +79,7 @@ class SearchSpace(Strict):
     @field_validator("name")
     @classmethod
     def _stays_in_its_directory(cls, name: str) -> str:
-        if not _NAME.fullmatch(name):
-            raise refusal(
-                "becomes a directory, so it has 1 to 80 characters, starts with a lower-case letter or a digit, "
-                "and has only lower-case letters, digits, '.', '_' and '-'"
-            )
-        return name
+        return check_name(name)
 
     @field_validator("architectures")
     @classmethod
@@ -119,19 +127,24 @@ class SearchSpace(Strict):
         do not depend on how many come after them: a larger budget adds trials to a sweep, and with a smaller one it
         keeps those it has and is finished sooner. Only the points of a grid follow from it.
         """
-        text = json.dumps(
-            decisive(self.model_dump(mode="json")), sort_keys=True, separators=(",", ":"), ensure_ascii=True
-        )
-        return hashlib.sha256(text.encode("ascii")).hexdigest()
+        return digest_of(self.model_dump(mode="json"))
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON form of what decides the results in a file, given as JSON values."""
+    text = json.dumps(decisive(values), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a search space, as JSON values, that decides the results of its trials."""
+    """The part of a search space or an experiment, as JSON values, that decides the results of its trials."""
     kept = dict(values)
     for *sections, key in _WITHOUT_EFFECT:
         inside = kept
         for section in sections:
-            inside[section] = dict(inside.get(section, {}))
+            if section not in inside:
+                break
+            inside[section] = dict(inside[section])
             inside = inside[section]
         if (*sections, key) != _TRIALS or inside.get("sampler") != "grid":
             inside.pop(key, None)

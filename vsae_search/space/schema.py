@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vsae_search.space.catalog import hyper_parameters
+from vsae_search.space.experiments import ExperimentSpace
 from vsae_search.space.model import SearchSpace
 from vsae_search.space.ranges import range_json_schema
 
@@ -42,9 +43,17 @@ def json_schema(catalog: Catalog) -> dict[str, Any]:
         "properties": {name: _merged(found) for name, found in sorted(shared.items())},
         "additionalProperties": False,
     }
+    return _with_head(schema, "vsae_search search space")
+
+
+def experiment_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a file that runs a toy experiment."""
+    return _with_head(ExperimentSpace.model_json_schema(), "vsae_search toy experiment")
+
+
+def _with_head(schema: dict[str, Any], title: str) -> dict[str, Any]:
     _drop_titles(schema)
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vsae_search search space"}
-    return {**head, **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
 
 
 def _parameters(config: type[BaseModel]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
+from vsae_search.space.addresses import fault_of_artifacts, fault_of_database, fault_of_password, fault_of_tracking
 from vsae_search.space.ranges import Scalar
 from vsae_search.space.strict import Refusal, Strict, refusal, refuse
 
@@ -24,7 +25,6 @@ Configuration = Annotated[
     ),
 ]
 """One configuration: an architecture and values of its hyper-parameters."""
-_SCHEMES = ("http", "https", "sqlite", "postgresql")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -53,7 +53,9 @@ class TrainingSpec(Strict):
     lr_warmup_fraction: Fraction = 0.02
     """Share of the steps in which the learning rate rises linearly from zero, at most 1000 steps."""
     lr_decay_fraction: Fraction = 0.2
-    """Share of the steps, at the end, in which the learning rate falls linearly to zero."""
+    """Share of the steps, at the end, in which the learning rate falls to zero."""
+    lr_decay_shape: Literal["linear", "cosine", "quarter_cosine"] = "linear"
+    """How the learning rate falls to zero: along a line, half a wave of a cosine, which begins and ends slowly, or a quarter of one, which only begins slowly."""  # noqa: E501 - one sentence of documentation is one string
     penalty_warmup_fraction: Fraction = 0.05
     """Share of the steps in which the sparsity penalty rises linearly from zero."""
     grad_clip: float = Field(default=1.0, gt=0)
@@ -123,6 +125,17 @@ class SearchSpec(Strict):
     """Share of the trials to be stopped that are finished nevertheless, to measure how many of the stopped ones would have ended on the frontier of their architecture."""  # noqa: E501 - one sentence of documentation is one string
     max_failures: int | None = Field(default=5, ge=1)
     """Number of trials after which an architecture is given up when every one of them diverged or failed; null spends its whole budget."""  # noqa: E501 - one sentence of documentation is one string
+    study_storage: str | None = None
+    """Database of Optuna's studies: postgresql://user@host/database or sqlite:////absolute/path; left out, that of VSAE_SEARCH_STUDY_STORAGE, else a SQLite file in the sweep directory."""  # noqa: E501 - one sentence of documentation is one string
+
+    @field_validator("study_storage")
+    @classmethod
+    def _is_a_database(cls, address: str | None) -> str | None:
+        if address is not None and (fault := fault_of_password(address)):
+            raise refusal(fault)
+        if address is not None and (fault := fault_of_database(address)):
+            raise refusal(f"{address!r} {fault}")
+        return address
 
     def enqueued(self, architecture: str) -> tuple[dict[str, Any], ...]:
         """The configurations of one architecture that are run first, without its name."""
@@ -181,31 +194,26 @@ class TrackingSpec(Strict):
     """Where the trials are recorded."""
 
     uri: str | None = None
-    """Address of the MLflow tracking store: http, https, sqlite or postgresql; left out, a SQLite file in the sweep directory."""  # noqa: E501 - one sentence of documentation is one string
+    """Address of the MLflow tracking store: http, https, sqlite or postgresql; left out, that of VSAE_SEARCH_TRACKING_URI, else a SQLite file in the sweep directory."""  # noqa: E501 - one sentence of documentation is one string
     experiment: str | None = Field(default=None, min_length=1, max_length=250)
     """Name of the MLflow experiment; left out, the name of the sweep."""
+    artifacts: str | None = None
+    """Where weights and documents are kept: s3://bucket/prefix or an absolute path; left out, that of VSAE_SEARCH_ARTIFACTS, else what the tracking server decides, or the sweep directory. It is decided once, when the experiment is made."""  # noqa: E501 - one sentence of documentation is one string
     save_weights: bool = True
     """Whether the trained weights of every trial are kept as an artifact."""
+    tensorboard: bool = False
+    """Whether TensorBoard event files are written too, one directory per trial under tensorboard/ in the sweep directory."""  # noqa: E501 - one sentence of documentation is one string
 
     @field_validator("uri")
     @classmethod
     def _known_scheme(cls, uri: str | None) -> str | None:
-        if uri is not None:
-            _check_uri(uri)
+        if uri is not None and (fault := fault_of_tracking(uri) or fault_of_password(uri)):
+            raise refusal(fault)
         return uri
 
-
-def _check_uri(uri: str) -> None:
-    """Refuse addresses that MLflow cannot use, and passwords, which would be stored beside the results."""
-    scheme, separator, rest = uri.partition("://")
-    scheme = scheme.partition("+")[0].lower()  # postgresql+psycopg2 names a driver
-    if scheme == "file" or not separator:
-        raise refusal(
-            "a folder cannot be the tracking store, because MLflow no longer writes folders; use sqlite:///<path>"
-        )
-    if scheme not in _SCHEMES:
-        raise refusal(f"'{scheme}' is not among the possible schemes: {', '.join(_SCHEMES)}")
-    user, at, _ = rest.partition("/")[0].rpartition("@")
-    if (at and ":" in user) or "password=" in rest.lower():
-        where = "PGPASSWORD or ~/.pgpass" if scheme == "postgresql" else "MLFLOW_TRACKING_PASSWORD"
-        raise refusal(f"a password in the file would be stored beside the results; leave it out and set {where}")
+    @field_validator("artifacts")
+    @classmethod
+    def _known_place(cls, artifacts: str | None) -> str | None:
+        if artifacts is not None and (fault := fault_of_artifacts(artifacts)):
+            raise refusal(f"{artifacts!r} {fault}")
+        return artifacts

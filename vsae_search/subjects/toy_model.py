@@ -107,7 +107,7 @@ class ToyModel:
             "loss_unit": self.loss_unit,
             "features": self.features.describe(),
             "achieved": achieved(self.features, self.fingerprint),
-            **self._quality(),
+            **self.quality(),
             "features_represented": int(truth.represented_M.sum()),
             "true_l0": truth.true_l0,
             "features_per_dimension": features_per_dimension(self.W_DM),
@@ -116,7 +116,7 @@ class ToyModel:
             "training_loss": list(self.loss_curve),
         }
 
-    def _quality(self) -> dict[str, float]:
+    def quality(self) -> dict[str, float]:
         """Measure the loss on a fixed sample, and the share of the variance of the inputs that it leaves unexplained.
 
         Both weigh the features by their importance: the absolute loss falls with the probability of the features

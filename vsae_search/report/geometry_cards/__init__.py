@@ -1,0 +1,1 @@
+"""Cards of the report of a geometry experiment, one file each."""

@@ -1,0 +1,1 @@
+"""Cards of the report of a phase-transition experiment, one file each."""
