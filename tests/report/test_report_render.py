@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import plotly.graph_objects as go
 import pytest
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 from synthetic_sweeps import PAYLOADS, make_sweep, make_trial, ordinary, write_confirmation, write_runs, write_sweep
 
 from vsae_search.report import build_report, write_report
 from vsae_search.report.card import Card, Computes, Figure, discover
+from vsae_search.report.packed import digest, unpack
 from vsae_search.report.render import render_page, safe_json, section
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -23,13 +27,15 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.scripts, self.open, self.text = [], [], [], []
+        self.tags, self.scripts, self.open, self.text, self.packed = [], [], [], [], []
         self.feed(text)
         self.close()
         assert self.open == [], "unbalanced tags"
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.packed.append("data-packed" in dict(attrs))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -42,7 +48,9 @@ class Page(HTMLParser):
 
     def specs(self):
         """Figure specifications embedded in the page."""
-        return [json.loads(text) for text in self.scripts if text.startswith('{"data":')]
+        pairs = zip(self.scripts, self.packed, strict=True)
+        texts = [unpack(text) if packed else text for text, packed in pairs]
+        return [json.loads(text) for text in texts if text.startswith('{"data":')]
 
     def shape(self):
         """Tags and names of attributes, which must not depend on stored strings."""
@@ -87,7 +95,8 @@ def hostile(directory, payloads):
     return directory
 
 
-def test_twelve_payloads_change_no_tag_and_no_attribute(tmp_path):
+def test_twelve_payloads_change_no_tag_and_no_attribute(tmp_path, monkeypatch):
+    monkeypatch.setattr("vsae_search.report.render.LARGE_CHARACTERS", 10**9)  # what is packed depends on its length
     harmless = tuple(f"word{index}" for index in range(len(PAYLOADS)))
     assert len(PAYLOADS) == 12
     pages = []
@@ -126,17 +135,52 @@ def test_payloads_are_escaped_inside_figures(tmp_path):
 def test_page_loads_nothing_and_forbids_it(ordinary_report):
     paths, page = ordinary_report
     policies = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    own = files("vsae_search.report") / "templates" / "page.js"
+    allowed = [digest(text) for text in (own.read_text(encoding="utf-8"), get_plotlyjs())]
     assert policies == [
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+        f"default-src 'none'; script-src '{allowed[0]}' '{allowed[1]}'; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     ]
     for tag, attrs in page.tags:
-        assert tag not in ("link", "iframe", "object", "embed", "img", "base", "form")
-        assert "src" not in attrs
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert attrs.get("src", "data:image/svg+xml;base64,").startswith("data:image/svg+xml;base64,")
         if "href" in attrs:
-            assert attrs["href"].startswith(("#", "http://127.0.0.1:5000/#/experiments/1/runs/"))
+            assert attrs["href"].startswith(("#", "figures/", "http://127.0.0.1:5000/#/experiments/1/runs/"))
     assert "url(" not in re.search(r"<style>(.*?)</style>", paths.html.read_text(encoding="utf-8"), re.S).group(1)
-    assert paths.html.stat().st_size < 6_000_000
+    assert paths.html.stat().st_size < 3_000_000
+
+
+def test_the_drawing_library_is_inside_and_what_the_policy_allows(ordinary_report):
+    _, page = ordinary_report
+    scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+    texts = {attrs.get("id"): text for attrs, text in zip(scripts, page.scripts, strict=True)}
+    assert unpack(texts["plotly"]) == get_plotlyjs()
+    assert digest("") == "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="  # the digest of nothing, well known
+    runs = [attrs for attrs in scripts if attrs.get("type") not in ("application/json", "text/plain")]
+    assert runs == [{}], "one script runs by itself: the page's own"
+
+
+def test_long_specifications_are_packed_and_say_the_same(tmp_path, monkeypatch):
+    data = build_report(ordinary(tmp_path / "s")[0])
+    plain = Page(render_page(data))
+    monkeypatch.setattr("vsae_search.report.render.LARGE_CHARACTERS", 1000)
+    packed = Page(render_page(data))
+    assert packed.specs() == plain.specs()
+    assert sum(packed.packed) > sum(plain.packed) == 1
+    assert render_page(data) == render_page(data)
+
+
+def test_every_figure_has_a_picture_and_a_sentence_for_readers_without_scripts(ordinary_report):
+    paths, page = ordinary_report
+    plots = [attrs for _, attrs in page.tags if attrs.get("class") == "plot"]
+    stills = {attrs["alt"]: attrs["src"] for _, attrs in page.tags if attrs.get("class") == "still"}
+    assert "figure-frontier" in {plot["id"] for plot in plots if plot["aria-label"] in stills}
+    for plot in plots:
+        name = plot["id"].removeprefix("figure-")
+        picture = (paths.html.parent / "figures" / f"{name}.svg").read_bytes()
+        assert f"figures/{name}.svg" in [attrs.get("href") for _, attrs in page.tags]
+        if plot["aria-label"] in stills:
+            assert base64.b64decode(stills[plot["aria-label"]].partition(",")[2]) == picture
 
 
 def test_no_link_is_written_for_an_unsafe_tracking_address(tmp_path):

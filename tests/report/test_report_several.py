@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
-from synthetic_sweeps import confirmed, make_sweep, make_trial, ordinary, write_runs, write_sweep
+from synthetic_sweeps import (
+    confirmed,
+    make_sweep,
+    make_trial,
+    ordinary,
+    write_confirmation,
+    write_runs,
+    write_sweep,
+)
 
 from vsae_search.cli._options import Output
 from vsae_search.cli.report import comparison_name, report
@@ -54,6 +63,36 @@ def test_an_architecture_against_itself_in_another_sweep_is_no_difference(pair):
     }
     assert not any(row["significant"] for row in tested)  # both sweeps hold the same numbers
     assert "Drawing it failed" not in render_page(data)
+
+
+def searched(directory, first, factor):
+    """A sweep of topk whose trials and confirmed runs all have a delta_ce ``factor`` times what the curve says."""
+    trials = [make_trial("topk", number) for number in range(first, first + 12)]
+    metrics = [{**trial.metrics, "delta_ce": factor * trial.metrics["delta_ce"]} for trial in trials]
+    trials = [trial.model_copy(update={"metrics": own}) for trial, own in zip(trials, metrics, strict=True)]
+    write_sweep(directory, make_sweep(name=directory.name, architectures=("topk",)), trials)
+    best = sorted(trials, key=lambda trial: trial.metrics["delta_ce"] * trial.metrics["l0"])[:3]
+    points = {
+        trial.uid: [(trial.metrics["l0"], trial.metrics["delta_ce"] * (1 + seed / 500)) for seed in range(6)]
+        for trial in best
+    }
+    write_confirmation(directory, points)
+    return directory
+
+
+def test_what_another_seed_of_the_search_explains_is_not_claimed(tmp_path, monkeypatch):
+    first, lucky, worse = (
+        searched(tmp_path / name, start, factor) for name, start, factor in (("a", 0, 1), ("b", 12, 1), ("c", 24, 6))
+    )
+
+    def claims(*sweeps):
+        return [row for row in build_report(sweeps).cards["comparison"]["comparisons"] if row["significant"]]
+
+    assert not claims(first, lucky)
+    assert {row["winner"] for row in claims(first, worse)} == {"a/topk"}
+    # training alone varies so little that what the two searches happened to find looks like a difference
+    monkeypatch.setattr("vsae_search.report.statistics.search_p", lambda *_, l0s, **__: np.full(1 + len(l0s), 0.001))
+    assert claims(first, lucky)
 
 
 def test_d_sae_and_runs_are_found_in_the_sweep_of_the_trial(tmp_path):

@@ -293,13 +293,14 @@ def by_state(directory):
     return {state: [t for t in trials if t.state == state] for state in ("completed", "stopped", "diverged", "failed")}
 
 
-def test_a_stopped_trial_leaves_a_record_and_nothing_else(swept):
+def test_a_stopped_trial_leaves_a_record_and_its_curve(swept):
     found = by_state(swept)
     assert len(found["stopped"]) >= 2
     assert len(found["completed"]) >= 4
     assert sum(map(len, found.values())) == 20
     for trial in found["stopped"]:
-        assert [path.name for path in (swept / "trials" / trial.uid).iterdir()] == ["record.json"]
+        left = sorted(path.name for path in (swept / "trials" / trial.uid).iterdir())
+        assert left == ["curve.json", "record.json"]
         assert trial.rungs[-1].fraction < 1
         assert trial.metrics == trial.rungs[-1].metrics
         assert trial.audited_rung is None

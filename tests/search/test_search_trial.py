@@ -10,9 +10,11 @@ from safetensors.numpy import load_file
 from search_helpers import MemoryBank, tiny_space, tiny_subject
 
 from vsae_search import saes
+from vsae_search.errors import EnvironmentNotReady
 from vsae_search.evaluation import evaluate
 from vsae_search.search import trial as trial_module
 from vsae_search.search.assignment import Assignment
+from vsae_search.search.curves import CURVE_FILE, read_curve
 from vsae_search.search.trial import ARRAYS_FILE, CHECKPOINT_FOLDER, TrialContext, TrialRun
 
 
@@ -30,6 +32,12 @@ def context(subject, tmp_path) -> TrialContext:
 def assignment(architecture="topk", **params) -> Assignment:
     defaults = {"d_sae": 16, "lr": 2e-3} | ({"k": 2} if architecture == "topk" else {})
     return Assignment(f"{architecture}-0005", architecture, 5, defaults | params, seed=9, attempt=0)
+
+
+def curve(root):
+    found = read_curve(root / "trials" / "topk-0005")
+    assert found is not None
+    return found.columns
 
 
 def run(context, of=None):
@@ -50,7 +58,12 @@ def test_a_trial_reports_its_rungs_and_leaves_its_weights(context):
     assert 0 < record.train_s < record.wall_s
     assert 0 < record.evaluate_s < record.wall_s
     assert record.overhead_s == pytest.approx(record.wall_s - record.train_s)
-    assert sorted(path.name for path in directory.iterdir()) == [ARRAYS_FILE, "sae.json", "sae.safetensors"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        ARRAYS_FILE,
+        CURVE_FILE,
+        "sae.json",
+        "sae.safetensors",
+    ]
 
 
 def test_the_saved_weights_have_the_recorded_metrics(context):
@@ -145,6 +158,7 @@ def test_a_repeated_trial_goes_on_from_its_checkpoint(context, tmp_path):
     assert record.rungs == expected.rungs
     assert len(reports) == 1
     assert record.attempt == 1
+    assert curve(context.directory) == curve(tmp_path / "through"), "no point is doubled and none is lost"
     assert not (context.directory / "trials" / "topk-0005" / CHECKPOINT_FOLDER).exists()
 
 
@@ -174,6 +188,12 @@ def test_a_damaged_checkpoint_costs_the_progress_only(context, tmp_path):
     record, _ = run(context)
     assert record.metrics == expected.metrics
     assert record.rungs == expected.rungs
+    assert curve(context.directory) == curve(tmp_path / "through")
+
+
+def test_a_stopped_trial_keeps_its_curve_up_to_the_rung(context):
+    killed_after_first_rung(context)
+    assert curve(context.directory)["step"][-1] <= 8
 
 
 def test_calibration_rows_of_the_bank_are_not_written_to(context):
@@ -199,3 +219,10 @@ def test_an_oracle_control_without_true_features_says_what_it_needs(context):
     record, _ = run(replace(context, subject=Unknown()), wanted)
     assert record.state == "diverged"
     assert "asks for the true features" in record.error
+
+
+def test_a_trial_refuses_a_folder_that_its_node_does_not_see(context, tmp_path):
+    """It would train, and leave its weights where nobody finds them; the attempt is lost instead, and repeated."""
+    with pytest.raises(EnvironmentNotReady, match="does not see"):
+        run(replace(context, directory=tmp_path / "unmounted" / "sweep"))
+    assert list(tmp_path.iterdir()) == []

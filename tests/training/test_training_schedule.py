@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from vsae_search.space import TrainingSpec
@@ -16,6 +18,21 @@ def test_learning_rate_rises_stays_and_falls():
     assert factors[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert factors[10:80] == [1.0] * 70
     assert factors[80:] == pytest.approx([(20 - step) / 20 for step in range(20)])
+    assert min(factors) > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ("cosine", lambda t: 0.5 * (1 + math.cos(math.pi * t))),
+        ("quarter_cosine", lambda t: math.cos(0.5 * math.pi * t)),
+    ],
+)
+def test_the_fall_can_be_a_cosine(shape, expected):
+    plan = spec(lr_warmup_fraction=0.0, lr_decay_fraction=0.5, lr_decay_shape=shape)
+    factors = [lr_factor(step, plan) for step in range(100)]
+    assert factors[:50] == [1.0] * 50
+    assert factors[50:] == pytest.approx([expected(step / 50) for step in range(50)])
     assert min(factors) > 0
 
 

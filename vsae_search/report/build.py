@@ -32,6 +32,7 @@ from vsae_search.report.data import (
     TrialRow,
 )
 from vsae_search.report.points import AxisPoint
+from vsae_search.report.references import ReferenceRow
 from vsae_search.report.several import read_sources
 from vsae_search.report.styles import Style, styles
 from vsae_search.report.text import clean, mask
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vsae_search.frontier.hypervolume import Point
+    from vsae_search.report.references import ImportedSae
     from vsae_search.report.source import Source
     from vsae_search.search.records import ReferenceRecord, SweepRecord, TrialRecord
 
@@ -69,7 +71,7 @@ def build_report(
     data = _base(source, tracking_url)
     computed: dict[str, Any] = {}
     errors: dict[str, str] = {}
-    for card in discover() if cards is None else cards:
+    for card in discover(data.experiment) if cards is None else cards:
         if not isinstance(card, Computes):
             continue
         try:
@@ -99,6 +101,21 @@ def _base(source: Source, tracking_url: str | None) -> ReportData:
         provenance=_provenance(source),
         sweeps=tuple(_part(part.record) for part in source.parts),
         confirmation=_confirmation(source),
+        references=tuple(_reference(one) for one in source.references),
+    )
+
+
+def _reference(one: ImportedSae) -> ReferenceRow:
+    return ReferenceRow(
+        label=mask(one.label),
+        format=mask(one.format),
+        class_name=mask(one.class_name),
+        model=mask(one.model) if one.model else None,
+        dataset=mask(one.dataset) if one.dataset else None,
+        d_sae=one.d_sae,
+        l0=_finite(one.metrics.get("l0")),
+        delta_ce=_finite(one.metrics.get("delta_ce")),
+        metrics=clean(one.metrics),
     )
 
 

@@ -97,15 +97,20 @@ class Computes(Protocol):
         """JSON-able numbers; ``data`` is the report without any card's numbers."""
 
 
-def discover() -> tuple[Card, ...]:
-    """Every card in ``report/cards/``, by order and name. A file that cannot be imported becomes a card that says why.
+def discover(experiment: str | None = None) -> tuple[Card, ...]:
+    """Every card of a report, by order and name. A file that cannot be imported becomes a card that says why.
+
+    Args:
+        experiment: Kind of toy experiment, whose cards lie in ``report/<kind>_cards/``; None for those of a sweep.
 
     Raises:
         ValueError: Two cards have the same name.
     """
-    from vsae_search.report import cards as package
-
+    folder = "cards" if experiment is None else f"{experiment}_cards"
+    package = importlib.import_module(f"vsae_search.report.{folder}")
     found = [_load(f"{package.__name__}.{module.name}") for module in pkgutil.iter_modules(package.__path__)]
+    if experiment is not None:
+        found.append(_load("vsae_search.report.cards.provenance"))
     names = [card.name for card in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two cards are called {', '.join(twice)}")

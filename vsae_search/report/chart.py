@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vsae_search.report.view import FrontierView
 
 GREY = "#8b9098"
+_FEW_DECADES = 3.5
 
 
 def plane(data: ReportData, view: FrontierView) -> dict[str, Any]:
@@ -109,8 +110,10 @@ def _corners(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[
 def _y_axis(view: FrontierView, scale: str) -> dict[str, Any]:
     if scale == "log":
         assert view.log_range is not None
-        return {"type": "log", "range": [math.log10(end) for end in view.log_range], "exponentformat": "power"}
-    return {"type": "linear", "range": list(view.linear_range)}
+        low, high = (math.log10(end) for end in view.log_range)
+        ticks = "D2" if high - low < _FEW_DECADES else 1  # 1, 2 and 5 of every decade, or the decades alone
+        return {"type": "log", "range": [low, high], "exponentformat": "power", "dtick": ticks}
+    return {"type": "linear", "range": list(view.linear_range), "dtick": None}
 
 
 def _marks_of_reference(data: ReportData, view: FrontierView) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

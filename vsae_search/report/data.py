@@ -6,13 +6,17 @@ They are what ``report.json`` holds; numbers in it are finite, and what could no
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from vsae_search.report.confirmed import ConfirmSummary
 from vsae_search.report.points import AxisPoint
+from vsae_search.report.references import ReferenceRow
 from vsae_search.space.strict import Strict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FORMAT: Literal[1] = 1
 
@@ -227,6 +231,8 @@ class ReportData(Strict):
     """The sweeps that are compared; empty for the report of a single sweep."""
     confirmation: ConfirmSummary | None = None
     """Retrained configurations on held-out rows; null until the sweep is confirmed."""
+    references: tuple[ReferenceRow, ...] = ()
+    """Autoencoders from elsewhere, measured on the same rows; part of no frontier."""
     cards: dict[str, Any] = Field(default_factory=dict)
     """Numbers that single cards computed, by card name."""
     card_errors: dict[str, str] = Field(default_factory=dict)
@@ -248,6 +254,11 @@ class ReportData(Strict):
         """
         return {architecture.name: architecture for architecture in self.architectures}[name]
 
+    @property
+    def experiment(self) -> str | None:
+        """Kind of toy experiment that this is the report of; None for that of a sweep."""
+        return experiment_kind(self.sweep.space)
+
     @cached_property
     def _by_uid(self) -> dict[str, TrialRow]:
         return {row.uid: row for row in self.trials}
@@ -256,6 +267,12 @@ class ReportData(Strict):
         """Frontier trials of one architecture by rising L0."""
         rows = self._by_uid
         return tuple(rows[uid] for uid in self.architecture(name).frontier)
+
+
+def experiment_kind(space: Mapping[str, Any]) -> str | None:
+    """Kind of the toy experiment that a stored space describes; None when it is a search space."""
+    kind = (space.get("experiment") or {}).get("type")
+    return str(kind) if kind in ("geometry", "phase_transition") else None
 
 
 def report_schema() -> dict[str, Any]:

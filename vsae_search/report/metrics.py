@@ -8,6 +8,7 @@ from vsae_search.report.text import number, percent
 
 if TYPE_CHECKING:
     from vsae_search.report.data import ReportData, TrialRow
+    from vsae_search.report.references import ReferenceRow
 
 
 class Metric(NamedTuple):
@@ -18,8 +19,8 @@ class Metric(NamedTuple):
     hint: str
     fraction: bool = False
 
-    def text(self, row: TrialRow) -> str:
-        """The trial's value as text."""
+    def text(self, row: TrialRow | ReferenceRow) -> str:
+        """The value of a trial, or of a reference, as text."""
         value = row.metrics.get(self.key)
         return percent(value) if self.fraction else number(value)
 

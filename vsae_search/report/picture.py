@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from vsae_search.report.references import COLOUR, drawable
 from vsae_search.report.view import box_text, delta_ce_title, frontier_view, l0_marks, l0_title, tick_label
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vsae_search.report.data import ReportData, TrialRow
     from vsae_search.report.view import FrontierView, Series
 
-_MARKERS = {
+MARKERS: dict[str, Any] = {
     "circle": "o",
     "square": "s",
     "diamond": "D",
@@ -35,11 +36,12 @@ _MARKERS = {
     "star": "*",
     "cross": "P",
     "x": "X",
+    "hexagram": (6, 1, 0),
 }
 _WIDTH_INCH, _HEIGHT_INCH, _WIDTH_CHARACTERS = 8.4, 5.4, 100
 Kind = Literal["png", "svg", "pdf"]
-_GREY, _INK, _LINE = "#9aa0a8", "#1d2128", "#dfe3e8"
-_RC: Any = {
+GREY, INK, LINE = "#9aa0a8", "#1d2128", "#dfe3e8"
+RC: Any = {
     "svg.hashsalt": "vsae_search",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
@@ -47,11 +49,11 @@ _RC: Any = {
     "font.size": 10,
     "text.usetex": False,
     "text.parse_math": False,  # a name with a dollar sign is not mathematics
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 
 
@@ -64,7 +66,7 @@ def draw_frontier(data: ReportData) -> dict[Kind, bytes]:
     Returns:
         The three files.
     """
-    with mpl.rc_context(_RC), warnings.catch_warnings():
+    with mpl.rc_context(RC), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for such a character
         view = frontier_view(data)
         columns, rows = _legend_grid(view)
@@ -75,13 +77,14 @@ def draw_frontier(data: ReportData) -> dict[Kind, bytes]:
             _empty(axes)
         else:
             _draw(axes, data, view)
-            _legend(axes, view, columns)
+            _legend(axes, view, columns, references=bool(drawable(data)))
         _title(figure, data)
         figure.supxlabel(box_text(data) or " ", x=0.988, ha="right", fontsize=7.5, color="#5c6470")
-        return {"png": _save(figure, "png"), "svg": _save(figure, "svg"), "pdf": _save(figure, "pdf")}
+        return {"png": save(figure, "png"), "svg": save(figure, "svg"), "pdf": save(figure, "pdf")}
 
 
-def _save(figure: Figure, kind: Kind) -> bytes:
+def save(figure: Figure, kind: Kind) -> bytes:
+    """A figure as a file whose bytes depend on nothing but the figure."""
     # neither a date nor a version: both would change the bytes
     metadata = {
         "png": {"Software": None},
@@ -107,10 +110,11 @@ def _draw(axes: Axes, data: ReportData, view: FrontierView) -> None:
     if view.scale == "log":
         axes.set_yscale("log")
     for series in view.series:
-        _scatter(axes, series.dominated, view, marker=_MARKERS[series.symbol], s=16, color=_GREY, alpha=0.45, zorder=2)
+        _scatter(axes, series.dominated, view, marker=MARKERS[series.symbol], s=16, color=GREY, alpha=0.45, zorder=2)
     for series in view.series:
         _staircase(axes, series, view)
     _references(axes, data, view)
+    _elsewhere(axes, data, view)
     axes.set_xlim(*view.l0_range)
     axes.set_ylim(*(view.log_range if view.scale == "log" and view.log_range else view.linear_range))
     axes.xaxis.set_major_locator(FixedLocator(view.l0_ticks))
@@ -140,7 +144,7 @@ def _staircase(axes: Axes, series: Series, view: FrontierView) -> None:
     if series.tail:
         ends = zip(series.corners[-1], series.tail, strict=True)
         axes.plot(*ends, color=series.colour, linewidth=1.2, linestyle=(0, (1, 2)), zorder=3)
-    mark = _MARKERS[series.symbol]
+    mark = MARKERS[series.symbol]
     look = {
         "s": 110 if mark == "*" else 52,
         "color": series.colour,
@@ -151,9 +155,19 @@ def _staircase(axes: Axes, series: Series, view: FrontierView) -> None:
     _scatter(axes, series.frontier, view, marker=mark, **look)
 
 
+def _elsewhere(axes: Axes, data: ReportData, view: FrontierView) -> None:
+    """Autoencoders from elsewhere, each with its label."""
+    for row, l0, delta_ce in drawable(data):
+        x = max(l0, view.floor)
+        axes.scatter([x], [delta_ce], marker=MARKERS["hexagram"], s=110, facecolors="none", edgecolors=COLOUR, zorder=5)
+        label = _shortened(row.label, 30)
+        place: dict[str, Any] = {"textcoords": "offset points", "ha": "center"}
+        axes.annotate(label, (x, delta_ce), (0, 8), fontsize=8.5, **place)
+
+
 def _references(axes: Axes, data: ReportData, view: FrontierView) -> None:
     """Lines at the true and the reference L0, labelled above the plot where no mark can be."""
-    line: dict[str, Any] = {"color": _GREY, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
+    line: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3)), "zorder": 1}
     note: dict[str, Any] = {"color": "#5c6470", "fontsize": 8.5, "va": "bottom"}
     note["transform"] = axes.get_xaxis_transform()
     for value, text in l0_marks(data):
@@ -175,16 +189,25 @@ def _legend_grid(view: FrontierView | None) -> tuple[int, int]:
     return columns, -(-len(names) // columns)
 
 
-def _legend(axes: Axes, view: FrontierView, columns: int) -> None:
+def _legend(axes: Axes, view: FrontierView, columns: int, *, references: bool) -> None:
     handles = [
-        Line2D([], [], color=s.colour, marker=_MARKERS[s.symbol], markersize=7, markeredgecolor="white", linewidth=2)
+        Line2D([], [], color=s.colour, marker=MARKERS[s.symbol], markersize=7, markeredgecolor="white", linewidth=2)
         for s in view.series
         if s.corners
     ]
     names = _legend_names(view)
     if any(s.dominated for s in view.series):
-        handles.append(Line2D([], [], color=_GREY, marker="o", markersize=4, linestyle="none", alpha=0.6))
+        handles.append(Line2D([], [], color=GREY, marker="o", markersize=4, linestyle="none", alpha=0.6))
         names.append("dominated")
+    if references:
+        star: dict[str, Any] = {
+            "marker": MARKERS["hexagram"],
+            "markerfacecolor": "none",
+            "markersize": 9,
+            "linestyle": "none",
+        }
+        handles.append(Line2D([], [], color=COLOUR, **star))
+        names.append("references")
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1.045)}
     axes.legend(handles, names, ncols=columns, frameon=False, columnspacing=1.6, **place)
 

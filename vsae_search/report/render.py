@@ -1,12 +1,13 @@
 """The page: cards into one self-contained HTML file that opens offline.
 
-Plotly's script is inlined once. A content security policy forbids every request, so the page cannot load or send
-anything; stored strings reach it only through autoescaping templates and escaped JSON.
+Plotly's script is inlined once, compressed. A content security policy forbids every request, so the page cannot load
+or send anything, and every script but the page's own two; stored strings reach it only through autoescaping templates
+and escaped JSON.
 """
 
 from __future__ import annotations
 
-import itertools
+import base64
 import json
 import logging
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vsae_search.report.card import Figure, discover
+from vsae_search.report.packed import LARGE_CHARACTERS, Packed, digest, pack
 from vsae_search.report.text import number
 from vsae_search.tracking.uris import mask_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vsae_search.report.card import Card, Part
     from vsae_search.report.data import ReportData
@@ -43,24 +45,97 @@ class Section:
     failed: bool = False
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A figure at its place in the page.
+
+    Attributes:
+        id: Of its element.
+        figure: What is drawn.
+        spec: Its specification as JSON, compressed when it is long.
+        packed: Whether it is compressed.
+        file: Name of its picture in ``figures/``; None when there is none.
+        picture: The picture as the address of an image, for browsers that cannot draw; None when it is left out.
+    """
+
+    id: str
+    figure: Figure
+    spec: Markup
+    packed: bool
+    file: str | None
+    picture: str | None
+
+
 def render_page(data: ReportData, *, cards: Sequence[Card] | None = None) -> str:
-    """The whole page as text.
+    """The whole page as text, without pictures.
 
     Args:
         data: Numbers of the report.
         cards: Cards to show; None shows all that are installed.
     """
-    sections = [section(card, data) for card in (discover() if cards is None else cards)]
-    has_figures = any(isinstance(part, Figure) for entry in sections for part in entry.parts)
-    environment = _environment()
-    return environment.get_template("page.html.j2").render(
-        data=data,
-        sections=sections,
-        facts=_facts(data),
-        style=_asset("style.css"),
-        script=_asset("page.js"),
-        plotly=_plotly() if has_figures else Markup(),
-        next_id=itertools.count(1).__next__,
+    return page_of(data, sections_of(data, cards), {})
+
+
+def sections_of(data: ReportData, cards: Sequence[Card] | None = None) -> list[Section]:
+    """Draw every card.
+
+    Args:
+        data: Numbers of the report.
+        cards: Cards to draw; None draws all that are installed.
+    """
+    return [section(card, data) for card in (discover(data.experiment) if cards is None else cards)]
+
+
+def page_of(data: ReportData, sections: Sequence[Section], pictures: Mapping[str, bytes | None]) -> str:
+    """Lay out cards that are drawn.
+
+    Args:
+        data: Numbers of the report.
+        sections: Its cards.
+        pictures: The figures that have an SVG file, by `figure_names`, with its content where the page carries it.
+    """
+    placed = [(entry, list(_placed(entry, pictures))) for entry in sections]
+    has_figures = any(isinstance(part, Placed) for _, parts in placed for part in parts)
+    plotly, script = _plotly() if has_figures else None, _asset("page.js")
+    scripts = [digest(script), *([plotly.digest] if plotly else [])]
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            data=data,
+            sections=placed,
+            kind="Pareto report" if data.experiment is None else "Toy experiment",
+            facts=_facts(data),
+            style=_asset("style.css"),
+            script=script,
+            plotly=plotly,
+            allowed=Markup(" ").join(Markup("'{}'").format(one) for one in scripts),
+        )
+    )
+
+
+def figure_names(entry: Section) -> list[str]:
+    """Names of a card's figures, by which their files are called: ``frontier``, ``frontier-2``, ..."""
+    count = sum(isinstance(part, Figure) for part in entry.parts)
+    return [entry.name if number == 1 else f"{entry.name}-{number}" for number in range(1, count + 1)]
+
+
+def _placed(entry: Section, pictures: Mapping[str, bytes | None]) -> Iterator[Markup | Placed]:
+    names = iter(figure_names(entry))
+    for part in entry.parts:
+        yield part if isinstance(part, Markup) else _place(part, next(names), pictures)
+
+
+def _place(figure: Figure, name: str, pictures: Mapping[str, bytes | None]) -> Placed:
+    spec, picture = safe_json(figure.spec), pictures.get(name)
+    packed = len(spec) >= LARGE_CHARACTERS
+    return Placed(
+        id=f"figure-{name}",
+        figure=figure,
+        spec=Markup(pack(str(spec)).text) if packed else spec,  # noqa: S704 - base64
+        packed=packed,
+        file=f"{name}.svg" if name in pictures else None,
+        picture=None if picture is None else f"data:image/svg+xml;base64,{base64.b64encode(picture).decode()}",
     )
 
 
@@ -100,18 +175,19 @@ def _check(part: Part) -> None:
         raise TypeError(f"a card returned {type(part).__name__}, not markup or a figure")
 
 
-def _facts(data: ReportData) -> list[tuple[str, str]]:
+def _search_facts(data: ReportData) -> list[tuple[str, str]]:
     reference = data.axes.reference
+    box = f"L0 {number(reference.l0, 4)}, delta-CE {number(reference.delta_ce, 4)}" if reference else "none"
+    return [("architectures", str(len(data.architectures))), ("reference", box)]
+
+
+def _facts(data: ReportData) -> list[tuple[str, str]]:
     trials = sum(entry.states.get("completed", 0) for entry in data.architectures)
     return [
         ("status", data.sweep.status),
         ("trials", f"{trials} completed of {len(data.trials)} ended"),
-        ("architectures", str(len(data.architectures))),
+        *(_search_facts(data) if data.experiment is None else [("experiment", data.experiment.replace("_", " "))]),
         ("seed", str(data.sweep.seed)),
-        (
-            "reference",
-            f"L0 {number(reference.l0, 4)}, delta-CE {number(reference.delta_ce, 4)}" if reference else "none",
-        ),
         ("ended", data.sweep.ended_at[:19].replace("T", " ") or "not yet"),
     ]
 
@@ -125,8 +201,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["safe_json"] = safe_json
-    environment.tests["figure"] = lambda part: isinstance(part, Figure)
+    environment.tests["figure"] = lambda part: isinstance(part, Placed)
     return environment
 
 
@@ -137,7 +212,7 @@ def _asset(name: str) -> Markup:
 
 
 @cache
-def _plotly() -> Markup:
+def _plotly() -> Packed:
     from plotly.offline import get_plotlyjs
 
-    return Markup(get_plotlyjs())  # noqa: S704 - the library's own script
+    return pack(get_plotlyjs())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vsae_search.report.confirmed import ConfirmSummary
+    from vsae_search.report.references import ImportedSae
     from vsae_search.search.records import ReferenceRecord, SweepRecord
 
 _SHOWN = 60
@@ -58,6 +59,7 @@ def read_sources(directories: Sequence[Path]) -> Source:
         runs=None,
         space_yaml="\n".join(f"# {part.record.name}\n{part.space_yaml}" for part in parts),
         confirmation=_confirmation(parts),
+        references=_references(parts),
         parts=parts,
     )
 
@@ -144,6 +146,17 @@ def _reference(references: Sequence[ReferenceRecord | None]) -> ReferenceRecord 
             "l0_range": known[0].l0_range if len(ranges) == 1 else None,
         }
     )
+
+
+def _references(parts: Sequence[Source]) -> tuple[ImportedSae, ...]:
+    """Every reference once: the rows that they were measured on are the same."""
+    found: dict[str, ImportedSae] = {}
+    for part in parts:
+        for one in part.references:
+            other = found.get(one.label)
+            label = one.label if other is None or other.digest == one.digest else f"{part.record.name}/{one.label}"
+            found[label] = one.model_copy(update={"label": label})
+    return tuple(found.values())
 
 
 def _confirmation(parts: Sequence[Source]) -> ConfirmSummary | None:

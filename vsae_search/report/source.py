@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsae_search.report.confirmed import ConfirmSummary, read_confirmation
 from vsae_search.report.links import RunAddress, run_url, safe_base
+from vsae_search.report.references import ImportedSae, read_references
 from vsae_search.search.records import SWEEP_FILE, TRIALS_FOLDER, SweepRecord, TrialRecord, load_sweep
 from vsae_search.tracking.index import RunIndex, read_run_index
 
@@ -33,6 +34,7 @@ class Source:
         runs: Their MLflow runs; None when nothing has been recorded there.
         space_yaml: Text of the search-space file; empty when it is missing or larger than a megabyte.
         confirmation: Its retrained configurations; None when it has not been confirmed.
+        references: Autoencoders from elsewhere, measured on its evaluation rows.
         parts: The single sweeps behind a comparison; empty for a single sweep.
     """
 
@@ -42,6 +44,7 @@ class Source:
     runs: RunIndex | None
     space_yaml: str
     confirmation: ConfirmSummary | None = None
+    references: tuple[ImportedSae, ...] = ()
     parts: tuple[Source, ...] = ()
 
     def part(self, uid: str) -> tuple[Source, str]:
@@ -109,6 +112,7 @@ def read_source(directory: Path) -> Source:
         runs=read_run_index(directory),
         space_yaml=_space_yaml(directory),
         confirmation=read_confirmation(directory, trials),
+        references=read_references(directory, record.bank.get("evaluation_digest")),
     )
 
 

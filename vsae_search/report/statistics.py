@@ -15,9 +15,10 @@ from vsae_search.frontier import (
     igd_plus,
     mean_interval,
     pooled_frontier,
+    search_p,
     staircase,
 )
-from vsae_search.report.replicated import box, matched_levels, replicates
+from vsae_search.report.replicated import box, matched_levels, replicates, search_points
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +36,9 @@ def comparisons(data: ReportData) -> tuple[Comparison, ...]:
     Where the seeds could reach no corrected p for so many pairs, fewer are tested: those in `planned_pairs`. Which
     pairs these are, and whether it comes to that, is decided by the search and the numbers of seeds, never by what the
     confirmed runs show. The others keep their effect sizes and intervals.
+
+    Of different sweeps, a difference also has to be larger than the luck of two searches explains: the p-value is the
+    larger of the two.
     """
     runs, corners = replicates(data), box(data)
     if len(runs) < 2:
@@ -45,15 +49,45 @@ def comparisons(data: ReportData) -> tuple[Comparison, ...]:
         levels = matched_levels(data)
         return compare(list(runs.values()), reference, ideal=ideal, l0s=levels, pairs=pairs, alpha=ALPHA)
 
-    every = compared(None)
+    every = _beyond_luck(data, compared(None), corners)
     if any(one.smallest_p <= ALPHA for one in every):
         return every
     planned = planned_pairs(data, list(runs))
-    tested = {(one.a, one.b, one.l0): one for one in compared(planned)} if planned else {}
+    found = _beyond_luck(data, compared(planned), corners) if planned else ()
+    tested = {(one.a, one.b, one.l0): one for one in found}
     if not any(one.smallest_p <= ALPHA for one in tested.values()):
         return every
     why = f"only {len(planned)} of {len(runs) * (len(runs) - 1) // 2} pairs are tested, as many as the seeds can carry"
     return tuple(tested.get((one.a, one.b, one.l0), replace(one, why_no_p=why)) for one in every)
+
+
+def _beyond_luck(
+    data: ReportData, found: Sequence[Comparison], corners: tuple[Point, Point] | None
+) -> tuple[Comparison, ...]:
+    """Comparisons whose p-values take in, between sweeps, that another search would have found something else."""
+    if not data.sweeps or corners is None:
+        return tuple(found)
+    levels, lucks = matched_levels(data), dict[tuple[str, str], dict[float | None, float]]()
+    crossing = {(one.a, one.b) for one in found if one.p_value is not None and _sweep(one.a) != _sweep(one.b)}
+
+    def luck(one: Comparison) -> float:
+        if (one.a, one.b) not in lucks:
+            first, second = (search_points(data, name) for name in (one.a, one.b))
+            p_E = search_p(first, second, corners[0], ideal=corners[1], l0s=levels)
+            lucks[one.a, one.b] = dict(zip([None, *levels], p_E.tolist(), strict=True))
+        return min(1.0, len(crossing) * lucks[one.a, one.b][one.l0])  # Bonferroni over the pairs
+
+    return tuple(
+        replace(one, p_value=max(one.p_value or 0.0, luck(one)))
+        if one.significant and (one.a, one.b) in crossing
+        else one
+        for one in found
+    )
+
+
+def _sweep(name: str) -> str:
+    """The sweep of an architecture in a comparison of several."""
+    return name.partition("/")[0]
 
 
 def planned_pairs(data: ReportData, names: Sequence[str]) -> list[tuple[str, str]]:

@@ -34,6 +34,8 @@ def table_files(data: ReportData) -> dict[str, str | bytes]:
         "comparison": lambda report: _files("comparison", comparison_table(report)),
         "confirmed": lambda report: _files("confirmed", confirmed_table(report), "csv", "parquet"),
     }
+    if data.experiment is not None:
+        makers = {"trials": makers["trials"]}
     files: dict[str, str | bytes] = {}
     for name, make in makers.items():
         try:

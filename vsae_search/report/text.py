@@ -9,6 +9,7 @@ from typing import Any
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 DASH = "\u2013"  # an en dash: nothing to show
 
 
@@ -55,6 +56,11 @@ def percent(value: float | None, decimals: int | None = None) -> str:
     if decimals is not None:
         return f"{100 * value:.{decimals}f} %"
     return f"{_trim(f'{100 * value:.1f}') if abs(value) < 0.0995 else f'{100 * value:.0f}'} %"
+
+
+def power_of_ten(exponent: int) -> str:
+    """``10`` with a raised exponent, in plain characters."""
+    return f"10{str(exponent).translate(_RAISED)}"
 
 
 def points(value: float | None) -> str:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from vsae_search.report.references import drawable
 from vsae_search.report.text import number
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ def frontier_view(data: ReportData) -> FrontierView | None:
     reference = data.axes.reference
     smallest = min((row.l0 for row in rows if row.l0), default=1.0)
     floor = data.axes.ideal.l0 if data.axes.ideal else min(1.0, smallest)
-    l0s = [max(row.l0 or 0.0, floor) for row in rows]
+    elsewhere = drawable(data)
+    l0s = [max(l0, floor) for l0 in [*(row.l0 or 0.0 for row in rows), *(l0 for _, l0, _ in elsewhere)]]
     right = max([*l0s, *([reference.l0] if reference else [])])
     left = min(min(l0s), right / 2, data.sweep.true_l0 or right)
     levels = [level for entry in data.architectures for level in entry.staircase.delta_ce]
-    linear_range = _linear_range(levels, reference.delta_ce if reference else None)
-    log_range = _log_range(levels, linear_range[1])
+    shown = [*levels, *(delta_ce for _, _, delta_ce in elsewhere)]
+    linear_range = _linear_range(shown, reference.delta_ce if reference else None)
+    log_range = _log_range([level for level in shown if level > 0 or level in levels], linear_range[1])
     return FrontierView(
         series=tuple(
             _series(data, entry, rows, floor, reference.l0 if reference else right) for entry in data.architectures

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vsae_search.atomic import write_bytes
-from vsae_search.errors import EnvironmentNotReady
+from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.report.build import build_report
 from vsae_search.report.card import discover
-from vsae_search.report.data import report_schema
-from vsae_search.report.picture import draw_frontier
-from vsae_search.report.render import render_page
+from vsae_search.report.data import experiment_kind, report_schema
+from vsae_search.report.pictures import KINDS, page_pictures, picture_files
+from vsae_search.report.render import page_of, sections_of
 from vsae_search.report.tables import table_files
+from vsae_search.search.records import load_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from vsae_search.report.data import ReportData
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,9 @@ class ReportPaths:
     tables: tuple[Path, ...]
 
 
-def write_report(sweep_dir: Path | Sequence[Path], out_dir: Path, tracking_url: str | None = None) -> ReportPaths:
+def write_report(
+    sweep_dir: Path | Sequence[Path], out_dir: Path, tracking_url: str | None = None, *, every_format: bool = False
+) -> ReportPaths:
     """Write the report of a sweep, finished or not, or of several that are compared.
 
     Args:
@@ -52,16 +50,18 @@ def write_report(sweep_dir: Path | Sequence[Path], out_dir: Path, tracking_url: 
         out_dir: Folder for the files; made when missing.
         tracking_url: Address of the MLflow server that shows the runs; None takes the one the sweep was recorded at.
             Only ``http`` and ``https`` addresses become links.
+        every_format: Whether every figure is written as PNG and PDF too, and not only as SVG.
 
     Raises:
         UserInputError: There is no sweep in ``sweep_dir``, or the sweeps cannot be compared.
         CorruptFile: A record cannot be read.
         EnvironmentNotReady: The files cannot be written.
     """
-    cards = discover()
+    cards = discover(_experiment([sweep_dir] if isinstance(sweep_dir, Path) else sweep_dir))
     data = build_report(sweep_dir, tracking_url=tracking_url, cards=cards)
-    pictures, tables = _pictures(data), table_files(data)
-    page, text = render_page(data, cards=cards), data.model_dump_json(indent=2) + "\n"
+    sections = sections_of(data, cards)
+    pictures, tables = picture_files(data, sections, KINDS if every_format else ("svg",)), table_files(data)
+    page, text = page_of(data, sections, page_pictures(pictures)), data.model_dump_json(indent=2) + "\n"
     try:
         return _write_all(out_dir, page, text, pictures, tables)
     except OSError as error:
@@ -71,6 +71,20 @@ def write_report(sweep_dir: Path | Sequence[Path], out_dir: Path, tracking_url: 
         ) from error
 
 
+def _experiment(directories: Sequence[Path]) -> str | None:
+    """Kind of the toy experiment that is reported; None for sweeps.
+
+    Raises:
+        UserInputError: Something is to be compared with an experiment, or there is no sweep.
+    """
+    kinds = [experiment_kind(load_sweep(directory)[0].space) for directory in directories]
+    if len(kinds) > 1 and any(kinds):
+        raise UserInputError(
+            "a toy experiment cannot be compared in one report: it has no autoencoders", "report it by itself"
+        )
+    return kinds[0]
+
+
 def _write_all(
     out_dir: Path, page: str, text: str, pictures: Mapping[str, bytes], tables: Mapping[str, str | bytes]
 ) -> ReportPaths:
@@ -78,18 +92,9 @@ def _write_all(
         html=_write(out_dir / "report.html", page),
         json=_write(out_dir / "report.json", text),
         schema=_write(out_dir / "report.schema.json", json.dumps(report_schema(), indent=2) + "\n"),
-        figures=tuple(_write(out_dir / "figures" / f"frontier.{kind}", image) for kind, image in pictures.items()),
+        figures=tuple(_write(out_dir / "figures" / name, image) for name, image in pictures.items()),
         tables=tuple(_write(out_dir / "tables" / name, content) for name, content in tables.items()),
     )
-
-
-def _pictures(data: ReportData) -> Mapping[str, bytes]:
-    """The figure as files; without them the page is still worth writing."""
-    try:
-        return {str(kind): image for kind, image in draw_frontier(data).items()}
-    except Exception:  # the same boundary as for cards
-        logger.exception("report.picture_failed")
-        return {}
 
 
 def _write(path: Path, content: str | bytes) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import socket
 import time
 import traceback
 from dataclasses import dataclass, field, replace
@@ -19,8 +20,10 @@ from safetensors.numpy import save_file
 
 from vsae_search import saes
 from vsae_search.atomic import replacing
-from vsae_search.errors import CorruptFile, Diverged, UserInputError
+from vsae_search.errors import CorruptFile, Diverged, EnvironmentNotReady, UserInputError
 from vsae_search.evaluation import evaluate
+from vsae_search.search.curves import write_curve
+from vsae_search.search.faults import told_of_gpu
 from vsae_search.search.objectives import usable
 from vsae_search.search.records import (
     REFUSED,
@@ -31,7 +34,8 @@ from vsae_search.search.records import (
     write_record,
 )
 from vsae_search.search.resources.packing import Packing, Share
-from vsae_search.training import fit
+from vsae_search.space.secrets import mask_secrets
+from vsae_search.training import Curve, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,6 +142,7 @@ class TrialRun:
         self.evaluate_s = 0.0
         self.train_s = 0.0
         self.rungs: dict[int, RungRecord] = {}
+        self.curve = Curve()
 
     def run(self) -> TrialRecord:
         """Train and evaluate.
@@ -147,6 +152,10 @@ class TrialRun:
             again: a number is not finite, the GPU's memory does not hold it, or the architecture refuses the
             combination. Weights and arrays are on disk when it completed.
         """
+        if not self.context.directory.parent.is_dir():  # a node that joined later, and does not share the folder
+            raise EnvironmentNotReady(
+                f"{socket.gethostname()} does not see {self.context.directory}", "mount the shared folder on this node"
+            )
         self.directory.mkdir(parents=True, exist_ok=True)
         self.rungs = self._earlier_rungs()
         try:
@@ -159,12 +168,14 @@ class TrialRun:
             record = self._record("diverged", error=f"out of memory on the GPU: {error}")
         else:
             record = self._record("completed", metrics=metrics)
+        write_curve(self.directory, self.curve.columns)
         clear_attempt(self.directory)
         return record
 
     def failed(self, error: BaseException) -> TrialRecord:
         """The record of an attempt that ended in an unexpected exception."""
-        return self._record("failed", error="".join(traceback.format_exception(error))[-_ERROR_LENGTH:])
+        trace = "".join(traceback.format_exception(error))[-_ERROR_LENGTH:]
+        return self._record("failed", error=told_of_gpu(error) + trace)
 
     def _train_from_checkpoint(self) -> dict[str, float]:
         """Go on from the checkpoint of an earlier attempt; start afresh when that cannot be read."""
@@ -191,6 +202,7 @@ class TrialRun:
         stream = context.bank.stream(
             batch_size=context.training.batch_size, seed=assignment.seed, device=context.device
         )
+        self.curve = Curve()
         final: list[dict[str, float]] = []
 
         def on_rung(rung: Rung) -> None:
@@ -208,6 +220,7 @@ class TrialRun:
             device=context.device,
             on_rung=on_rung,
             checkpoint=self.directory / CHECKPOINT_FOLDER,
+            curve=self.curve,
         )
         assert final, "the last rung is at the end of training"
         return final[0]
@@ -242,6 +255,7 @@ class TrialRun:
     def _report_rung(self) -> None:
         record = self._record("stopped", metrics=self.rungs[max(self.rungs)].metrics)
         write_record(self.directory / PARTIAL_FILE, record, durable=False)
+        write_curve(self.directory, self.curve.columns)
         self.report(record)
 
     def _save(self, sae: SparseAutoencoder, evaluation: Evaluation) -> None:
@@ -275,7 +289,7 @@ class TrialRun:
             wall_s=wall_s,
             overhead_s=max(wall_s - self.train_s, 0.0),
             attempt=self.assignment.attempt,
-            error=error,
+            error=None if error is None else mask_secrets(error),
             started_at=self.started_at,
             ended_at=_now(),
         )

@@ -46,6 +46,9 @@ class Progress:
         train_s: Seconds of training, over all attempts.
         sums: Loss sums since the last rung.
         count: Steps in these sums.
+        recent_sums: Loss sums since the last point of the training curve.
+        recent_count: Steps in these.
+        curve: Columns of the training curve so far.
         pending: Rungs reached at exactly this step; reported (again) by whoever resumes here.
     """
 
@@ -55,6 +58,9 @@ class Progress:
     train_s: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     count: int = 0
+    recent_sums: dict[str, float] = field(default_factory=dict)
+    recent_count: int = 0
+    curve: dict[str, list[float]] = field(default_factory=dict)
     pending: list[Rung] = field(default_factory=list)
 
 

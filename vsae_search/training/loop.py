@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vsae_search.training.checkpoint import Checkpoint, Progress
+from vsae_search.training.curve import Curve, curve_steps, training_l0
 from vsae_search.training.dead import DeadTracker, resample
 from vsae_search.training.meter import Meter, check_weights
 from vsae_search.training.optimiser import build_adam, clip_gradients_, trainable
@@ -39,6 +40,7 @@ def fit(
     device: torch.device | str = "cpu",
     on_rung: Callable[[Rung], None],
     checkpoint: Path | None = None,
+    curve: Curve | None = None,
 ) -> None:
     """Train ``sae`` in place for ``spec.num_steps`` batches.
 
@@ -57,13 +59,15 @@ def fit(
         device: Where to train; the autoencoder is moved there and stays there.
         on_rung: Called at each fraction in ``spec.rungs``, when the weights are those to be evaluated.
         checkpoint: Directory for the state; None for no checkpoints.
+        curve: Filled while training goes on, and from the checkpoint when it is resumed; None for no curve. An
+            architecture that is not trained by gradient leaves it empty.
 
     Raises:
         Diverged: A loss term, the gradient or a weight is not finite; says which, and at which step.
         CorruptFile: The checkpoint was altered.
         UserInputError: The checkpoint belongs to another configuration.
     """
-    _Fit(sae, stream, spec, torch.device(device), checkpoint).run(on_rung)
+    _Fit(sae, stream, spec, torch.device(device), checkpoint, curve).run(on_rung)
 
 
 class _Fit:
@@ -76,6 +80,7 @@ class _Fit:
         spec: TrainingSpec,
         device: torch.device,
         directory: Path | None,
+        curve: Curve | None,
     ) -> None:
         self.sae = sae.to(device)
         self.stream = stream
@@ -88,6 +93,8 @@ class _Fit:
         self.generator = torch.Generator().manual_seed(sae.seed)
         self.meter = Meter(sae.name or type(sae).__name__)
         self.progress = Progress()
+        self.curve = curve if self.optimiser is not None else None
+        self.curve_steps = curve_steps(spec.num_steps) if self.curve is not None else frozenset()
         self.rungs = [(index, fraction, step_at(fraction, spec)) for index, fraction in enumerate(spec.rungs)]
         # one step after the rung of the same fraction, so that no rung is measured on latents that have just been reset
         self.resample_steps = {step_at(fraction, spec) + 1 for fraction in sae.resample_at()}
@@ -102,6 +109,8 @@ class _Fit:
             x_BD = next(self.stream).to(self.device, non_blocking=True)
             self._step(x_BD)
             step = self.progress.step
+            if self.curve is not None and step in self.curve_steps:
+                self._add_point(self.curve, x_BD)
             if step in self.resample_steps:
                 self._resample(x_BD)
             reached = [rung for rung in self.rungs if rung[2] == step]
@@ -153,6 +162,13 @@ class _Fit:
         self.meter.flush(self.progress.step)
         self.sae.mark_dead(self.tracker.dead())
 
+    def _add_point(self, curve: Curve, x_BD: Tensor) -> None:
+        """Look at the device for the curve; nothing that training depends on changes."""
+        step, tokens = self.progress.step, self.progress.tokens
+        self.meter.flush(step)
+        now = {"l0": training_l0(self.sae, x_BD), "dead_fraction": float(self.tracker.dead().double().mean())}
+        curve.add({"step": step, "tokens": tokens, **self.meter.take_recent(), **now})
+
     def _finish_rungs(self, reached: list[tuple[int, float, int]], x_BD: Tensor) -> None:
         """Describe the rungs that end at this step, and save."""
         if self.optimiser is None:
@@ -198,12 +214,18 @@ class _Fit:
         if saved is not None:
             self.progress = saved
             self.meter.sums, self.meter.count = saved.sums, saved.count
+            self.meter.recent_sums, self.meter.recent_count = saved.recent_sums, saved.recent_count
+            if self.curve is not None:
+                self.curve.columns = saved.curve
             fast_forward(self.stream, saved.step)
 
     def _save(self) -> None:
         if self.checkpoint:
             self._tick()
             self.progress.sums, self.progress.count = self.meter.sums, self.meter.count
+            self.progress.recent_sums, self.progress.recent_count = self.meter.recent_sums, self.meter.recent_count
+            if self.curve is not None:
+                self.progress.curve = self.curve.columns
             self.checkpoint.save(self.progress)
             self.saved_at = time.perf_counter()
 

@@ -26,11 +26,15 @@ class Meter:
     Attributes:
         sums: Sum of each term since the last rung, by name; ``grad_norm`` is one of them.
         count: Steps in the sums.
+        recent_sums: The same since the last point of the training curve.
+        recent_count: Steps in these.
     """
 
     def __init__(self, subject: str) -> None:
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.recent_sums: dict[str, float] = {}
+        self.recent_count = 0
         self._subject = subject
         self._names: tuple[str, ...] = ()
         self._table: Tensor | None = None
@@ -66,13 +70,21 @@ class Meter:
                 if not math.isfinite(value) and (name != "total" or all(map(math.isfinite, row[1:]))):
                     raise Diverged(f"{self._subject}: {name} became {value} at step {first + offset}", _HINT)
                 self.sums[name] = self.sums.get(name, 0.0) + value
+                self.recent_sums[name] = self.recent_sums.get(name, 0.0) + value
         self.count += self._filled
+        self.recent_count += self._filled
         self._filled = 0
 
     def take(self) -> dict[str, float]:
         """Means since the last call, by name, and start again."""
         means = {name: total / max(1, self.count) for name, total in self.sums.items()}
         self.sums, self.count = {}, 0
+        return means
+
+    def take_recent(self) -> dict[str, float]:
+        """The same for the training curve."""
+        means = {name: total / max(1, self.recent_count) for name, total in self.recent_sums.items()}
+        self.recent_sums, self.recent_count = {}, 0
         return means
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def warmup_steps(spec: TrainingSpec) -> int:
 
 
 def lr_factor(step: int, spec: TrainingSpec, *, restarted_at: int | None = None) -> float:
-    """Factor of the learning rate: linear rise, plateau, linear fall.
+    """Factor of the learning rate: linear rise, plateau, fall in the shape that the specification names.
 
     Args:
         step: Index of the step, from 0.
@@ -36,8 +37,19 @@ def lr_factor(step: int, spec: TrainingSpec, *, restarted_at: int | None = None)
         if start is not None and 0 <= step - start < warmup:
             factor = min(factor, (step - start + 1) / warmup)
     if step >= spec.num_steps - decay:
-        factor = min(factor, (spec.num_steps - step) / decay)
+        factor = min(factor, _fall((spec.num_steps - step) / decay, spec))
     return factor
+
+
+def _fall(left: float, spec: TrainingSpec) -> float:
+    """Factor of the learning rate when a share of its fall is left, in (0, 1]."""
+    match spec.lr_decay_shape:
+        case "linear":
+            return left
+        case "cosine":
+            return 0.5 * (1 - math.cos(math.pi * left))
+        case "quarter_cosine":
+            return math.sin(0.5 * math.pi * left)
 
 
 def step_at(fraction: float, spec: TrainingSpec) -> int:

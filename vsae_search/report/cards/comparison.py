@@ -53,7 +53,7 @@ class ComparisonCard:
             parts += [_matrix(data, areas, found["scores"]), *_shown(areas)]
         if levels:
             parts.append(details("The same at matched L0", Markup().join(_shown(levels))))
-        return (*parts, paragraph(_NOTE, "note"))
+        return (*parts, paragraph(_NOTE + (_BETWEEN_SWEEPS if data.sweeps else ""), "note"))
 
 
 _NOTE = (
@@ -62,6 +62,10 @@ _NOTE = (
     "permutation test, corrected so that the probability of any false claim in this card is at most 5 %; where the "
     "number of seeds could not reach that whatever the data, no p is given. What varies between seeds is training; the "
     "configurations are those that the search found."
+)
+_BETWEEN_SWEEPS = (
+    " Between sweeps, p is at least that of a second test, in which the trials of the two searches are dealt out anew: "
+    "a difference that another seed of the search would explain is not claimed."
 )
 
 

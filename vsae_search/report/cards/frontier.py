@@ -18,6 +18,7 @@ from vsae_search.report.card import Figure
 from vsae_search.report.chart import GREY, between, plane, scales, steps
 from vsae_search.report.families import families
 from vsae_search.report.metrics import headline
+from vsae_search.report.references import COLOUR, SYMBOL, drawable, references_table
 from vsae_search.report.replicated import seeds_text
 from vsae_search.report.text import counted, listed, number
 from vsae_search.report.view import FrontierView, Series, box_text, frontier_view
@@ -56,15 +57,16 @@ class FrontierCard:
         view = frontier_view(data)
         assert view is not None, "render is called only when unavailable() returned None"
         groups = families([series.name for series in view.series if series.corners or series.dominated])
+        listed_references = (references_table(data),) if data.references else ()
         if len(groups) == 1:
-            return (_figure(data, view, view.series, caption=_caption(data, view)),)
+            return (_figure(data, view, view.series, caption=_caption(data, view)), *listed_references)
         figures = [_figure(data, view, view.series, caption=_caption(data, view), lines_only=True)]
         for title, members in groups.items():
             own = [series for series in view.series if series.name in members]
             text = Markup("<strong>{}</strong>: {}. Grey steps: the best of all other architectures.")
             rest = [series for series in view.series if series.name not in members]
             figures.append(_figure(data, view, own, rest=rest, caption=text.format(title, listed(members))))
-        return tuple(figures)
+        return (*figures, *listed_references)
 
 
 def _figure(
@@ -92,6 +94,7 @@ def _figure(
         if series.corners:
             marks = _marks(series, view, () if lines_only else metrics, hollow=bool(median), short=lines_only)
             traces += [marks] if median and lines_only else [_steps(series, faint=bool(median)), marks]
+    traces += _elsewhere(data, view, metrics)
     return Figure(
         spec={"data": traces, "layout": plane(data, view)},
         alt=_alt(data, [series.name for series in shown]),
@@ -174,6 +177,40 @@ def _marks(
     marker = {"symbol": symbol, "size": 8 if hollow else 10, "color": series.colour, "line": edge}
     points = _points(series.frontier, view, metrics, short=short)
     return {**_base(series), **points, "marker": marker, "showlegend": True}
+
+
+def _elsewhere(data: ReportData, view: FrontierView, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """The references, each with its label beside the mark."""
+    rows = drawable(data)
+    if not rows:
+        return []
+    look = {"symbol": SYMBOL, "size": 12, "color": COLOUR, "line": {"width": 1.5, "color": COLOUR}}
+    hovers = [
+        "<br>".join(
+            [
+                f"<b>{escape(row.label)}</b> (reference, {escape(row.class_name)})",
+                f"L0 {number(l0, 4)} &#183; delta-CE {number(delta_ce, 4)}",
+                *(f"{metric.title} {metric.text(row)}" for metric in metrics),
+            ]
+        )
+        for row, l0, delta_ce in rows
+    ]
+    return [
+        {
+            "type": "scatter",
+            "name": "references",
+            "mode": "markers+text",
+            "x": [max(l0, view.floor) for _, l0, _ in rows],
+            "y": [delta_ce for _, _, delta_ce in rows],
+            "text": [escape(_short(row.label)) for row, _, _ in rows],
+            "textposition": "top center",
+            "textfont": {"size": 11},
+            "marker": look,
+            "hovertext": hovers,
+            "hoverinfo": "text",
+            "showlegend": True,
+        }
+    ]
 
 
 def _dominated(series: Series, view: FrontierView, metrics: Sequence[Metric], *, short: bool) -> dict[str, Any]:

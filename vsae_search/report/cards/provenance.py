@@ -40,7 +40,7 @@ class ProvenanceCard:
             ]
         else:
             parts.append(paragraph("The search-space file is not in the sweep directory; its digest is below."))
-        return (*parts, definitions([*_axes(data), *_sweep(data), *_digests(data)]))
+        return (*parts, definitions([*([] if data.experiment else _axes(data)), *_sweep(data), *_digests(data)]))
 
 
 def _axes(data: ReportData) -> list[tuple[str, str | Markup]]:

@@ -1,8 +1,24 @@
 "use strict";
 (() => {
-  const MODEBAR = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d"] };
+  // No button shares a figure with a web service, which is what Plotly offers by default.
+  const MODEBAR = {
+    displaylogo: false, displayModeBar: "hover", responsive: true, showSendToCloud: false,
+    modeBarButtonsToRemove: ["sendChartToCloud", "toImage", "select2d", "lasso2d"],
+  };
   const SAFE_ADDRESS = /^https?:\/\/[^\s]+$/i;
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // A title that is longer than its axis goes on in the next line; one with tags or entities stays as it is.
+  const wrapped = (text, longest) => {
+    if (/[<&]/.test(text)) return text;
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const next = `${lines.at(-1)} ${word}`.trim();
+      if (next.length <= longest || !lines.at(-1)) lines[lines.length - 1] = next;
+      else lines.push(word);
+    }
+    return lines.join("<br>");
+  };
 
   // Figures follow the page's light or dark colours.
   const theme = (layout) => {
@@ -10,23 +26,62 @@
     const axis = { gridcolor: grid, linecolor: line, zerolinecolor: line, tickcolor: line };
     const themed = { ...layout, paper_bgcolor: panel, plot_bgcolor: panel };
     themed.font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink };
+    themed.modebar = { bgcolor: panel, color: soft, activecolor: ink };
     themed.hoverlabel = { ...layout.hoverlabel, bgcolor: panel, bordercolor: soft, font: { color: ink, size: 12 } };
     themed.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: soft } }));
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
       themed[key] = { ...layout[key], ...axis };
+      const title = layout[key].title?.text ?? "";
+      const lines = key.startsWith("y") ? wrapped(title, Math.max(20, (layout.height - 200) / 7.5)) : title;
+      if (lines !== title) Object.assign(themed[key], { title: { ...layout[key].title, text: lines }, automargin: true });
     }
     return themed;
   };
 
-  const draw = (plot) => {
-    const spec = JSON.parse(document.getElementById(plot.dataset.spec).textContent);
+  // Large texts lie in the page as gzip in base64.
+  const content = async (element) => {
+    if (element.dataset.packed === undefined) return element.textContent;
+    const bytes = Uint8Array.from(atob(element.textContent), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+
+  // The content security policy knows the digest of the library's script, so it runs as an inline one.
+  const loadLibrary = async () => {
+    const script = document.createElement("script");
+    script.textContent = await content(document.getElementById("plotly"));
+    document.head.append(script);
+    if (!window.Plotly) throw new Error("the drawing library did not start");
+  };
+
+  const draw = async (plot) => {
+    const spec = JSON.parse(await content(document.getElementById(plot.dataset.spec)));
     const layout = { ...spec.layout, height: Number(plot.dataset.height), autosize: true };
-    Plotly.newPlot(plot, spec.data, theme(layout), MODEBAR).then(() => {
-      plot.on("plotly_click", (event) => {
-        const address = event.points[0].customdata;
-        if (typeof address === "string" && SAFE_ADDRESS.test(address)) window.open(address, "_blank", "noopener");
-      });
+    await Plotly.newPlot(plot, spec.data, theme(layout), MODEBAR);
+    plot.on("plotly_click", (event) => {
+      const address = event.points[0].customdata;
+      if (typeof address === "string" && SAFE_ADDRESS.test(address)) window.open(address, "_blank", "noopener");
     });
+  };
+
+  // What a reader without scripts sees: the picture of the figure, or its description, and a sentence.
+  const showStill = (plot) => {
+    const figure = plot.closest("figure");
+    const still = figure.querySelector("noscript");
+    for (const part of figure.querySelectorAll(".plot, .controls")) part.hidden = true;
+    still.insertAdjacentHTML("afterend", still.textContent);
+  };
+
+  const drawAll = async (plots) => {
+    const loaded = plots.length ? loadLibrary() : null;
+    for (const plot of plots) {
+      try {
+        await loaded;
+        await draw(plot);
+      } catch (error) {
+        console.warn(`${plot.id}: ${error.message}`);
+        showStill(plot);
+      }
+    }
   };
 
   const repaint = () => {
@@ -35,7 +90,8 @@
     }
   };
 
-  for (const plot of document.querySelectorAll(".plot")) draw(plot);
+  const drawn = drawAll([...document.querySelectorAll(".plot")]);
+  drawn.then(() => document.documentElement.classList.add("drawn"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   for (const [moment, printing] of [["beforeprint", true], ["afterprint", false]]) {
     addEventListener(moment, () => {
@@ -49,7 +105,8 @@
   }
 
   for (const button of document.querySelectorAll("button[data-relayout]")) {
-    button.addEventListener("click", () => {
+    button.addEventListener("click", async () => {
+      await drawn;
       const visible = button.dataset.visible ? { visible: JSON.parse(button.dataset.visible) } : {};
       Plotly.update(document.getElementById(button.dataset.figure), visible, JSON.parse(button.dataset.relayout));
       for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
