@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,10 @@ pytest_plugins = ["hub.fixtures"]  # a Hugging Face hub on 127.0.0.1
 _ROOT = Path(__file__).resolve().parent.parent
 _HOME = tempfile.mkdtemp(prefix="vsae-home-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+# A shell ignores Ctrl-C for what it starts in the background, and so would everything that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Set before any test module is imported: most of these are read once, at import.
 os.environ.update(

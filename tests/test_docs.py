@@ -11,7 +11,7 @@ import typer
 
 from vsae_search.cli.app import build_app
 from vsae_search.saes import config_classes
-from vsae_search.space import load_space
+from vsae_search.space import load_any
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -41,7 +41,7 @@ def test_search_spaces_in_the_text_are_valid(page, tmp_path):
         if text.startswith("name:"):
             file = tmp_path / f"{number}.yaml"
             file.write_text(text)
-            load_space(file, config_classes())
+            load_any(file, config_classes())
 
 
 def test_the_readme_shows_a_whole_search_space():

@@ -49,8 +49,9 @@ def call(*arguments: str) -> int:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray():
-    with connected(ResourcesSpec()):
+def _ray(tmp_path_factory):
+    with connected(ResourcesSpec()), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VSAE_SEARCH_REPORTS", str(tmp_path_factory.mktemp("reports")))
         yield
 
 
@@ -63,8 +64,21 @@ def root(tmp_path_factory) -> Path:
     places = ("--root", str(root), "--reports", str(folder / "reports"))
     assert call("--quiet", "sweep", str(folder / "space.yaml"), *places) == 0
     shutil.copytree(root, folder / "unconfirmed")
-    assert call("--quiet", "confirm", "tiny", "--seeds", "2", "--root", str(root)) == 0
+    assert call("--quiet", "confirm", "tiny", "--seeds", "2", *places) == 0
     return root
+
+
+def test_the_report_is_written_again_and_added_to_the_run_of_the_sweep(root, capsys):
+    written = json.loads((root.parent / "reports" / "tiny" / "report.json").read_text())
+    assert {len(one["replicates"]) for one in written["confirmation"]["configurations"]} == {2}
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{root / 'tiny' / 'mlflow.db'}")
+    sweeps = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.`vsae.kind` = 'sweep'")
+    assert len(sweeps) == 1
+    kept = {one.path: one.file_size for one in client.list_artifacts(sweeps[0].info.run_id, "report")}
+    assert kept == {
+        f"report/{name}": (root.parent / "reports" / "tiny" / name).stat().st_size
+        for name in ("report.html", "report.json")
+    }
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request(tab, page):
 
 def test_no_button_of_a_figure_sends_it_anywhere(tab):
     titles = set(tab.run("[...document.querySelectorAll('.modebar-btn')].map((one) => one.dataset.title)"))
-    assert titles == {"Zoom", "Pan", "Zoom in", "Zoom out", "Autoscale", "Reset axes"}
+    assert titles <= {"Zoom", "Pan", "Zoom in", "Zoom out", "Autoscale", "Reset axes"}
 
 
 def test_the_policy_forbids_requests_and_foreign_scripts(browser, page):

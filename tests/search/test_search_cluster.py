@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -116,3 +117,39 @@ def test_what_is_missing_is_named_with_what_there_is():
     cluster = Cluster({"CPU": 2}, nodes=1, logs="")
     assert cluster.missing(ResourcesSpec()) is None
     assert cluster.missing(ResourcesSpec(gpus_per_trial=0.5)) == "0.5 GPU (the cluster has 0)"
+
+
+def test_nodes_that_an_autoscaler_may_start_count(monkeypatch):
+    """A cluster may begin with its head alone, which gives nothing."""
+    promised = {"CPU": 64, "GPU": 8}
+    monkeypatch.setattr(
+        cluster_module.ray._private.state.state, "get_max_resources_from_cluster_config", lambda: promised
+    )
+    assert cluster_module._with_promised({"memory": 5.0}) == {"memory": 5.0, "CPU": 64.0, "GPU": 8.0}
+    assert cluster_module._with_promised({"CPU": 100.0, "GPU": 1.0}) == {"CPU": 100.0, "GPU": 8.0}
+    promised.update(CPU=sys.maxsize)
+    assert cluster_module._with_promised({})["CPU"] == 1e6
+    monkeypatch.setattr(cluster_module.ray._private.state.state, "get_max_resources_from_cluster_config", lambda: None)
+    assert cluster_module._with_promised({"CPU": 2.0}) == {"CPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379"), "cannot be joined: Failed to connect"),
+        (cluster_module.ray.exceptions.AuthenticationError("no"), "refuses the token"),
+        (ValueError("Malformed address"), "cannot be joined: Malformed address"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_told_with_what_to_do(monkeypatch, tmp_path, error, said):
+    def init(**_):
+        raise error
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(cluster_module.ray, "init", init)
+    monkeypatch.setattr(cluster_module.ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(EnvironmentNotReady, match=said),
+        cluster_module.connected(ResourcesSpec(), "10.0.0.1:6379"),
+    ):
+        pass

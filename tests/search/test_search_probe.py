@@ -195,6 +195,21 @@ def test_numbers_of_the_search_space_are_kept():
     ) == Packing.fixed(spec)
 
 
+def test_a_head_that_gives_nothing_is_not_a_node_for_trials(monkeypatch):
+    """Two nodes of 16 CPUs beside such a head are nodes of 16, not of 10.7."""
+    seen = []
+
+    def measured(probes, context, node, threads):
+        seen.append((node.cpus, node.gpus))
+        raise EnvironmentNotReady("enough")
+
+    monkeypatch.setattr(probe_module, "_measure_remotely", measured)
+    space = tiny_space(resources={"cpus_per_trial": "auto", "gpus_per_trial": "auto"})
+    with pytest.raises(EnvironmentNotReady, match="enough"):
+        choose_packing(space, SimpleNamespace(), Cluster({"CPU": 32, "GPU": 8}, 3, "", trial_nodes=2))
+    assert seen == [(16.0, 4.0)]
+
+
 def test_every_architecture_is_tried_at_every_width():
     space = tiny_space(
         architectures={

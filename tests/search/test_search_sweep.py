@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from search_helpers import ARCHITECTURES, tiny_space
@@ -18,6 +19,7 @@ from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.search import load_sweep, run_sweep
 from vsae_search.search import sweep as sweep_module
 from vsae_search.search.resources.cluster import connected
+from vsae_search.search.store.truth import read_truth
 from vsae_search.space import ResourcesSpec
 
 run_trial = sweep_module.run_trial
@@ -111,6 +113,16 @@ def test_the_sweep_says_what_it_ran_with(finished):
     assert record.space == tiny_space().model_dump(mode="json")
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert (directory.parent / ".bank").is_dir()
+
+
+def test_the_truth_of_a_toy_subject_is_kept_for_the_report(finished):
+    directory, record, _ = finished
+    truth = read_truth(directory)
+    cosines = abs(truth.directions_MD @ truth.directions_MD.T)
+    assert cosines.shape == (12, 12)
+    assert cosines.diagonal() == pytest.approx(1)
+    assert (cosines - np.eye(12)).max() == pytest.approx(record.subject["largest_abs_cosine"], abs=1e-5)
+    assert truth.W_DM is None
 
 
 def test_listeners_hear_everything_in_order(finished):

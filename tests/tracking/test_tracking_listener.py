@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from vsae_search.tracking import MlflowListener, read_run_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
@@ -110,6 +110,45 @@ def test_the_run_of_the_sweep(
     assert tags["vsae.state"] == "completed"
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert names == {"space.yaml", "sweep.json"}
+
+
+def test_the_report_is_added_to_the_run_of_the_sweep_and_replaced_by_the_next(
+    sweep_dir: Path,
+    client: MlflowClient,
+    sweep_record: SweepRecord,
+    make_trial: Callable[..., TrialRecord],
+    tmp_path: Path,
+) -> None:
+    tracking = listener(sweep_dir)
+    play(tracking, sweep_record, [make_trial()])
+    tracking.close()
+    before = {name: history(client, run) for name, run in runs_of(client).items()}
+    page, numbers = tmp_path / "report.html", tmp_path / "report.json"
+    for text in ("the first", "the second, which is longer"):
+        page.write_text(f"<html>{text}</html>", encoding="utf-8")
+        numbers.write_text(f'["{text}"]', encoding="utf-8")
+        reporting = listener(sweep_dir)
+        reporting.log_report("sweep", (page, numbers))
+        assert reporting.close().complete
+        run = runs_of(client, "tags.`vsae.kind` = 'sweep'")["sweep"]
+        assert run.info.status == "FINISHED", "a report does not start the sweep again"
+        kept = client.list_artifacts(run.info.run_id, "report")
+        assert [item.path for item in kept] == ["report/report.html", "report/report.json"]
+        copies = [Path(client.download_artifacts(run.info.run_id, item.path)) for item in kept]
+        assert [copy.read_text(encoding="utf-8") for copy in copies] == [page.read_text(), numbers.read_text()]
+    assert {name: history(client, run) for name, run in runs_of(client).items()} == before
+
+
+def test_a_report_that_is_gone_is_said_and_costs_nothing(
+    sweep_dir: Path, sweep_record: SweepRecord, tmp_path: Path, warnings_of: Callable[[], list[str]]
+) -> None:
+    tracking = listener(sweep_dir)
+    play(tracking, sweep_record, [])
+    tracking.close()
+    reporting = listener(sweep_dir)
+    reporting.log_report("sweep", (tmp_path / "gone" / "report.html",))
+    assert reporting.close().complete
+    assert [line for line in warnings_of() if "a report is gone" in line]
 
 
 def test_weights_are_artifacts_of_completed_trials(

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,6 @@ from vsae_search.tracking import MlflowListener, read_run_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     from mlflow.entities import Run
 
@@ -189,6 +189,36 @@ def test_down_at_the_start_costs_nothing_and_the_next_start_makes_up(
     again.on_sweep_end(sweep_record.model_copy(update={"status": "completed"}))
     assert again.close().complete
     check(runs, trials, server.address)
+
+
+def test_a_report_waits_for_the_server_and_is_there_once(
+    server: Outages,
+    listen: Callable[[], MlflowListener],
+    runs: Callable[[str], list[Run]],
+    sweep_record: SweepRecord,
+    tmp_path: Path,
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    tracking = listen()
+    play(tracking, sweep_record, [])
+    assert tracking.close().complete
+    page = tmp_path / "report.html"
+    page.write_text("<html>first</html>", encoding="utf-8")
+    server.down = True
+    first = listen()
+    first.log_report("sweep", (page,))
+    assert first.close().pending == 1
+    server.down = False
+    page.write_text("<html>second</html>", encoding="utf-8")
+    second = listen()
+    second.log_report("sweep", (page,))
+    assert second.close().complete
+    (run,) = runs("sweep")
+    client = MlflowClient(tracking_uri=server.address)
+    (item,) = client.list_artifacts(run.info.run_id, "report")
+    copy = client.download_artifacts(run.info.run_id, item.path, str(tmp_path))
+    assert "second" in Path(copy).read_text(encoding="utf-8")
 
 
 def test_down_in_the_middle_is_made_up_for_when_it_is_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import stat
 import sys
@@ -63,6 +64,14 @@ def note(text: str) -> None:
         stderr().print(text, markup=False)
 
 
+class MaskingFormatter(logging.Formatter):
+    """Formats log lines, tracebacks included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as it is printed."""
+        return _masked(super().format(record))
+
+
 def error(problem: VsaeSearchError) -> None:
     """Print an error and its hint; the hint comes last because it is what the user needs next."""
     console = stderr()
@@ -71,9 +80,9 @@ def error(problem: VsaeSearchError) -> None:
             _with_excerpt(found)
     else:
         console.print("error: ", style="bold red", end="")
-        console.print(problem.message, markup=False)
+        console.print(_masked(problem.message), markup=False)
     if problem.hint:
-        console.print(problem.hint, style="cyan", markup=False)
+        console.print(_masked(problem.hint), style="cyan", markup=False)
 
 
 def _with_excerpt(found: Problem) -> None:
@@ -83,12 +92,19 @@ def _with_excerpt(found: Problem) -> None:
     console = stderr()
     console.print(f"{found.file}:{found.line}:{found.column}: ", markup=False, end="")
     console.print("error: ", style="bold red", end="")
-    console.print(found.message, markup=False)
+    console.print(_masked(found.message), markup=False)
     text = found.assignment or _beginning(Path(found.file))
     if text is None:
         return
     for line in excerpt(text, found).splitlines():
-        console.print(f"    {line}", style="dim", markup=False)
+        console.print(f"    {_masked(line)}", style="dim", markup=False)
+
+
+def _masked(text: str) -> str:
+    """Without passwords and the values of secret variables; imported here, where something is wrong already."""
+    from vsae_search.tracking.uris import mask_secrets
+
+    return mask_secrets(text)
 
 
 def _beginning(path: Path) -> str | None:
@@ -108,4 +124,4 @@ def traceback() -> None:
     """Print the traceback of the exception being handled, without local variables: they may hold secrets."""
     import traceback as stdlib
 
-    sys.stderr.write(stdlib.format_exc())
+    sys.stderr.write(_masked(stdlib.format_exc()))

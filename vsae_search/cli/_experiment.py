@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vsae_search.cli import _console
-from vsae_search.cli._options import Output, command_for, require_writable, runs_address
+from vsae_search.cli._options import Output, command_for, require_writable
 from vsae_search.errors import Terminated, UserInputError
 
 if TYPE_CHECKING:
@@ -127,9 +127,9 @@ def run_to_report(space: ExperimentSpace, root: Path, reports: Path, address: st
 
 
 def _run(space: ExperimentSpace, root: Path, reports: Path, address: str | None) -> tuple[SweepRecord, ReportPaths]:
+    from vsae_search.cli._reported import report_sweep
     from vsae_search.cli._tracked import tracked
     from vsae_search.cli.sweep import progress_for
-    from vsae_search.cli._reported import report_sweep
     from vsae_search.search.experiment.run import run_experiment
 
     progress = progress_for()

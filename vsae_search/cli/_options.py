@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
+import stat
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -14,11 +16,35 @@ import typer
 
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 
+
+def folder(path: Path | None) -> Path | None:
+    """Refuse an address in place of a folder: the records are locked and replaced in one step, which S3 cannot do.
+
+    Raises:
+        UserInputError: Says what to use instead.
+    """
+    if path is not None and _ADDRESS.match(str(path)):
+        raise UserInputError(
+            f"{path} is an address, and records and checkpoints are kept in a folder",
+            "give a folder that every node mounts (NFS, EFS, Filestore, a shared volume); weights and documents can go "
+            "to S3 as well: set tracking.artifacts",
+        )
+    return path
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 Root = Annotated[
-    Path, typer.Option("--root", envvar="VSAE_SEARCH_ROOT", help="Folder that holds one folder per sweep.")
+    Path,
+    typer.Option("--root", envvar="VSAE_SEARCH_ROOT", callback=folder, help="Folder that holds one folder per sweep."),
 ]
 Reports = Annotated[
-    Path, typer.Option("--reports", envvar="VSAE_SEARCH_REPORTS", help="Folder that reports are written to.")
+    Path,
+    typer.Option(
+        "--reports", envvar="VSAE_SEARCH_REPORTS", callback=folder, help="Folder that reports are written to."
+    ),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Go on in a sweep's folder that another user owns, or can write to.")
 ]
 DEFAULT_ROOT = Path("sweeps")
 DEFAULT_REPORTS = Path("reports")
@@ -92,6 +118,43 @@ def require_writable(folder: Path, option: str) -> None:
     reason = obstacle(folder)
     if reason is not None:
         raise EnvironmentNotReady(f"Nothing can be written to {folder} ({reason}).", f"Name another with {option}.")
+
+
+def require_trusted(directory: Path, trust: bool) -> None:
+    """Refuse to go on in a folder that somebody else may have filled: its records and weights would be taken as ours.
+
+    Args:
+        directory: The sweep directory; one that is not there yet is made for its owner only.
+        trust: Whether the user has looked at it.
+
+    Raises:
+        EnvironmentNotReady: Another user owns it, or others can write to it.
+    """
+    if trust or not directory.is_dir():
+        return
+    found = directory.stat()
+    if found.st_uid != os.getuid():
+        reason, fix = f"belongs to another user (number {found.st_uid})", ""
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        reason, fix = "can be written to by other users", f"close it with: chmod 700 {shlex.quote(str(directory))}; or "
+    else:
+        return
+    raise EnvironmentNotReady(f"{directory} {reason}.", f"{fix}look at what is in it, then go on with --trust")
+
+
+def refuse_experiment(directory: Path, command: str) -> None:
+    """Refuse a toy experiment where a command needs the autoencoders of a search.
+
+    Raises:
+        UserInputError: It is one.
+    """
+    from vsae_search.search import load_sweep
+
+    if "experiment" in load_sweep(directory)[0].space:
+        raise UserInputError(
+            f"{directory.name} is a toy experiment and has no autoencoders, so {command} has nothing to work on.",
+            "More seeds: sweep FILE --set experiment.seeds=N.",
+        )
 
 
 UI_HOST, UI_PORT = "127.0.0.1", 5000

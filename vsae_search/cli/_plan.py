@@ -32,7 +32,7 @@ def plan(
     """Collect everything that is decided before a sweep starts, as values that JSON can hold."""
     from vsae_search.search.propose.budgets import trial_budgets
     from vsae_search.subjects import width_of
-    from vsae_search.tracking import mask_secrets
+    from vsae_search.tracking import mask_secrets, tracking_uri
 
     budgets = trial_budgets(space)
     d_in = width_of(space.subject)
@@ -69,7 +69,7 @@ def plan(
         "early_stopping": _early_stopping(space),
         "cpus_per_trial": space.resources.cpus_per_trial,
         "gpus_per_trial": space.resources.gpus_per_trial,
-        "tracking": mask_secrets(space.tracking.uri or f"sqlite in {root / space.name}"),
+        "tracking": mask_secrets(tracking_uri(space.tracking) or f"sqlite in {root / space.name}"),
         "directory": str(root / space.name),
         "warnings": _warnings(space, address),
     }
@@ -91,10 +91,13 @@ def check(space: SearchSpace, root: Path) -> None:
 
     Raises:
         UserInputError: A sweep of that name has another search space, or the bank has too many shards.
-        EnvironmentNotReady: The disk cannot hold the activation bank.
+        EnvironmentNotReady: The disk cannot hold the activation bank, or event files cannot be written.
     """
     from vsae_search.search.store.directory import earlier_session
+    from vsae_search.tracking import require_tensorboard
 
+    if space.tracking.tensorboard:
+        require_tensorboard()
     bank = _bank(space, root)
     # the bank of a sweep that goes on is on the disk already, at an address that only its subject knows
     if earlier_session(space, root / space.name) is None and bank is not None:

@@ -28,6 +28,8 @@ _REFRESH_PER_S = 4
 _LINE_EVERY_S = 10.0
 _BAR_WIDTH = 30
 _STATES = ("completed", "stopped", "diverged", "failed")
+_SHOWN = ("l0", "delta_ce", "toy_fvu", "features_per_dimension")
+"""Metrics that are shown of a trial that has ended: of an autoencoder the first two, of a toy model the others."""
 
 
 class Tally:
@@ -60,7 +62,7 @@ class Tally:
         if self.running.pop(trial.uid, None) is None:  # told again from an earlier session of the sweep
             self.earlier += 1
         self.states[trial.architecture][trial.state] += 1
-        if trial.state == "completed":
+        if trial.state == "completed" and "l0" in trial.metrics:  # a toy model has none
             self.points[trial.architecture].append((trial.metrics["l0"], trial.metrics["delta_ce"]))
 
     @property
@@ -148,7 +150,7 @@ class PlainProgress:
             self.tally.add(trial)
             return
         self.tally.add(trial)
-        numbers = {key: f"{trial.metrics[key]:.4g}" for key in ("l0", "delta_ce") if key in trial.metrics}
+        numbers = {key: f"{trial.metrics[key]:.4g}" for key in _SHOWN if key in trial.metrics}
         self._line(
             "trial",
             done=f"{self.tally.done}/{self.tally.total}",
@@ -229,7 +231,7 @@ class LiveProgress:
     def on_trial_end(self, trial: TrialRecord) -> None:
         """Count the trial and show it among the last events."""
         self.tally.add(trial)
-        reached = "  ".join(f"{key} {trial.metrics[key]:.3g}" for key in ("l0", "delta_ce") if key in trial.metrics)
+        reached = "  ".join(f"{key} {trial.metrics[key]:.3g}" for key in _SHOWN if key in trial.metrics)
         self._events = [*self._events, f"{trial.uid}  {trial.state}  {reached or trial.error or ''}"][-3:]
         self._draw()
 

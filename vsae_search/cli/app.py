@@ -20,7 +20,7 @@ from vsae_search.cli import _console
 from vsae_search.errors import Terminated, VsaeSearchError
 
 _ORDER = (  # the order in --help; others follow by name
-    *("sweep", "resume", "status", "stop", "confirm", "report", "ui"),
+    *("sweep", "submit", "resume", "status", "logs", "stop", "confirm", "report", "export", "import_sae", "ui"),
     *("validate", "schema", "doctor"),
 )
 EXIT_INTERRUPTED = 130
@@ -86,7 +86,9 @@ def _global_options(
     del version  # its callback has ended the program
     _console.configure(quiet=quiet, debug=debug, no_color=no_color)
     level = logging.DEBUG if debug else logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_console.MaskingFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("vsae_search").setLevel(level)  # the libraries' own debug lines would drown ours
 
 

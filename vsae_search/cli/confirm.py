@@ -8,11 +8,16 @@ import typer
 
 from vsae_search.cli import _console
 from vsae_search.cli._options import (
+    DEFAULT_REPORTS,
     DEFAULT_ROOT,
     Output,
     OutputFormat,
+    Reports,
     Root,
+    Trust,
     command_for,
+    refuse_experiment,
+    require_trusted,
     require_writable,
     sweep_directory,
 )
@@ -21,6 +26,7 @@ from vsae_search.errors import Terminated
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vsae_search.report import ReportPaths
     from vsae_search.search import ConfirmRecord
     from vsae_search.search.confirm.plan import ConfirmPlan
 
@@ -49,17 +55,22 @@ def confirm(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    trust: Trust = False,
     root: Root = DEFAULT_ROOT,
+    reports: Reports = DEFAULT_REPORTS,
     output: OutputFormat = Output.TABLE,
 ) -> None:
     """Confirm a sweep: train its best configurations again with new seeds, measured on rows it never saw.
 
+    At the end the report is written again.
     The same command again goes on where it stopped; with more seeds it trains only those that are missing.
     """
-    from vsae_search.cli import _confirm
+    from vsae_search.cli import _confirm, _reported
     from vsae_search.search.confirm.plan import ConfirmRequest, plan_confirm
 
     directory = sweep_directory(root, name)
+    require_trusted(directory, trust)
+    refuse_experiment(directory, "confirm")
     named = tuple(part.strip() for part in (architectures or "").split(",") if part.strip())
     request = ConfirmRequest(seeds, margin, named, max_configurations)
     plan = plan_confirm(directory, request)
@@ -68,6 +79,7 @@ def confirm(
         _print_plan(data, output)
         return
     require_writable(directory, "--root")
+    require_writable(reports / name, "--reports")
     if output is Output.TABLE:
         _console.note(_confirm.plan_as_text(data))
     try:
@@ -75,7 +87,7 @@ def confirm(
     except (KeyboardInterrupt, Terminated):
         _console.note(f"go on   {command_for('confirm', name, root)}")
         raise
-    _announce(directory, name, root, record, output)
+    _announce(directory, name, record, _reported.report_sweep(directory, reports / name), output)
 
 
 def _print_plan(data: dict[str, object], output: Output) -> None:
@@ -90,37 +102,30 @@ def _print_plan(data: dict[str, object], output: Output) -> None:
 
 def _run(directory: Path, plan: ConfirmPlan, address: str | None) -> ConfirmRecord:
     """Run it with its listeners; its MLflow runs go to the experiment of the sweep, under a run of their own."""
-    from vsae_search.cli.sweep import CLOSE_TERMINATED_S, progress_for, warn_undelivered
+    from vsae_search.cli._tracked import tracked
+    from vsae_search.cli.sweep import progress_for
     from vsae_search.search import run_confirm
     from vsae_search.search.confirm.records import CONFIRM_FOLDER
-    from vsae_search.tracking import MlflowListener
-    from vsae_search.tracking.listener import CLOSE_TIMEOUT_S
 
-    progress, spec = progress_for(plan.space), plan.space.tracking
+    progress = progress_for("tokens" if plan.space.subject.type == "language_model" else "rows")
+    spec = plan.space.tracking
     spec = spec.model_copy(update={"experiment": spec.experiment or plan.sweep.name})
     try:
         progress.stage("preparing the subject, its activations and the held-out rows")
-        tracking, limit_s = MlflowListener(directory / CONFIRM_FOLDER, spec, store=directory), CLOSE_TIMEOUT_S
-        try:
+        with tracked(directory / CONFIRM_FOLDER, spec, progress, store=directory) as listeners:
             return run_confirm(
                 directory,
                 plan.request,
-                listeners=[tracking, progress],
+                listeners=listeners,
                 ray_address=address,
                 on_harvest=progress.on_harvest,
                 on_drain=progress.on_drain,
             )
-        except Terminated:
-            limit_s = CLOSE_TERMINATED_S
-            raise
-        finally:
-            progress.stage("finishing the MLflow record")
-            warn_undelivered(tracking.close(limit_s))
     finally:
         progress.close()
 
 
-def _announce(directory: Path, name: str, root: Path, record: ConfirmRecord, output: Output) -> None:
+def _announce(directory: Path, name: str, record: ConfirmRecord, paths: ReportPaths, output: Output) -> None:
     """Print what was found.
 
     Raises:
@@ -133,10 +138,12 @@ def _announce(directory: Path, name: str, root: Path, record: ConfirmRecord, out
     _, replicates = load_confirm(directory) or (record, [])
     rows = _confirm.summarise(pair_with_search(record, trials, replicates), sweep.reference)
     if output is Output.JSON:
-        _console.out_json({"sweep": name, "directory": str(directory / "confirm"), "architectures": rows})
+        found = {"sweep": name, "directory": str(directory / "confirm"), "architectures": rows}
+        _console.out_json({**found, "html": str(paths.html), "json": str(paths.json)})
     else:
         _console.out(_confirm.summary_as_text(rows, f"{record.loss_name} ({record.loss_unit})"))
-        _console.note(f"report  {command_for('report', name, root)}")
+        _console.note("report")
+        _console.out(str(paths.html))
     barren = [row["architecture"] for row in rows if not row["states"].get("completed")]
     if barren:
         _console.note(f"no training of {', '.join(barren)} was completed; the records under confirm/trials/ say why")

@@ -36,11 +36,22 @@ class Check:
 
 def doctor(
     space: Annotated[Path | None, typer.Option(help="Check what this search space needs, too.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS", help="Check every node of a Ray cluster: HOST:PORT to join it, or http://HEAD:8265."
+        ),
+    ] = None,
     root: Root = DEFAULT_ROOT,
     output: OutputFormat = Output.TABLE,
 ) -> None:
-    """Check this machine: versions, accelerators, disk, shared memory, tokens and the tracking server."""
-    checks = [*_versions(), *_accelerators(), *_disk(root), *_shared_memory(), *_token_file(), *_tracking(space)]
+    """Check this machine: versions, accelerators, disk, shared memory, tokens and what a search space needs.
+
+    With --address also a cluster: its nodes, their versions and memory, and whether all of them share the root.
+    """
+    remote = address is not None and "://" in address
+    checks = [*_versions(), *_accelerators(), *(() if remote else _disk(root)), *_shared_memory(), *_token_file()]
+    checks += [*_tracking(space), *_cluster(address, root, space)]
     if output is Output.JSON:
         _console.out_json([asdict(check) for check in checks])
     else:
@@ -116,14 +127,58 @@ def _tracking(space: Path | None) -> Iterator[Check]:
     if space is None:
         return
     from vsae_search.saes import config_classes
-    from vsae_search.space import load_space
+    from vsae_search.search.store.studies_home import study_storage
+    from vsae_search.space import SearchSpace, load_any
+    from vsae_search.tracking import tracking_uri
 
-    uri = load_space(space, config_classes()).tracking.uri
+    searched = load_any(space, config_classes())
+    tracking = searched.tracking
+    uri = tracking_uri(tracking)
     yield Check("ok", f"{space} is a valid search space")
+    if tracking.tensorboard:
+        yield _event_files()
     if uri is None:
         yield Check("ok", "MLflow: an SQLite file in the sweep's own folder")
     elif urlsplit(uri).scheme in ("http", "https"):
         yield _mlflow_server(uri)
+    else:
+        yield _database("MLflow", uri)
+    storage = study_storage(searched.search.study_storage) if isinstance(searched, SearchSpace) else None
+    if storage is not None:
+        yield _database("Optuna's studies", storage)
+
+
+def _database(whose: str, address: str) -> Check:
+    """Whether a database takes connections; shown without its password."""
+    from vsae_search.search.propose.database import unreachable
+    from vsae_search.tracking import mask_secrets
+
+    name, fault = f"the database of {whose}, {mask_secrets(address)},", unreachable(address)
+    if fault is None:
+        return Check("ok", f"{name} takes connections")
+    return Check("fail", f"{name} takes none: {mask_secrets(fault)}", "start it, or correct address and password")
+
+
+def _cluster(address: str | None, root: Path, space: Path | None) -> list[Check]:
+    if address is None:
+        return []
+    from vsae_search.cli import _cluster_checks
+    from vsae_search.saes import config_classes
+    from vsae_search.space import load_any
+
+    if "://" in address:
+        return _cluster_checks.checks_by_job(address, root)
+    return _cluster_checks.checks_by_driver(address, root, None if space is None else load_any(space, config_classes()))
+
+
+def _event_files() -> Check:
+    """Whether TensorBoard event files, which the search space asks for, can be written."""
+    from vsae_search.tracking import INSTALL_TENSORBOARD, tensorboard_missing
+
+    missing = tensorboard_missing()
+    if missing is not None:
+        return Check("fail", missing, INSTALL_TENSORBOARD)
+    return Check("ok", "TensorBoard event files can be written")
 
 
 def _mlflow_server(uri: str) -> Check:

@@ -13,6 +13,8 @@ from vsae_search.cli._options import (
     OutputFormat,
     Reports,
     Root,
+    Trust,
+    require_trusted,
     sweep_directory,
 )
 
@@ -28,6 +30,7 @@ def resume(
             envvar="RAY_ADDRESS", help="Ray cluster to join (HOST:PORT); left out, Ray starts on this machine."
         ),
     ] = None,
+    trust: Trust = False,
     root: Root = DEFAULT_ROOT,
     reports: Reports = DEFAULT_REPORTS,
     output: OutputFormat = Output.TABLE,
@@ -36,12 +39,19 @@ def resume(
 
     Trials that have ended are kept; those that were running go on from their last checkpoint, under the same names.
     """
+    from vsae_search.cli import _experiment
     from vsae_search.cli.sweep import run_to_report
     from vsae_search.saes import config_classes
     from vsae_search.search.store.directory import SPACE_FILE
-    from vsae_search.space import load_space
+    from vsae_search.space import ExperimentSpace, load_any, load_space
 
     directory = sweep_directory(root, name)
+    require_trusted(directory, trust)
+    catalog, file = config_classes(), directory / SPACE_FILE
+    space = load_any(file, catalog)
+    if isinstance(space, ExperimentSpace):
+        _experiment.refuse_options(trials, None)
+        _experiment.run_to_report(space, root, reports, address, output)
+        return
     options = [f"search.trials={trials}"] if trials is not None else []
-    space = load_space(directory / SPACE_FILE, config_classes(), overrides=options)
-    run_to_report(space, root, reports, address, output)
+    run_to_report(load_space(file, catalog, overrides=options), root, reports, address, output)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vsae_search.cli import _console
+from vsae_search.cli._jobs import ServerAddress
 from vsae_search.cli._options import DEFAULT_ROOT, Output, OutputFormat, Root, command_for, sweep_directory
 
 if TYPE_CHECKING:
@@ -21,11 +22,17 @@ def status(
     root: Root = DEFAULT_ROOT,
     output: OutputFormat = Output.TABLE,
     json: Annotated[bool, typer.Option("--json", help="Short for --output json.")] = False,
+    address: ServerAddress = None,
 ) -> None:
     """Show what a sweep is doing: what runs, what has ended, what went wrong, and how long it will take.
 
-    It reads the sweep directory alone, so it works from every machine that sees it.
+    It reads the sweep directory alone, so it works from every machine that sees it. With --address it asks a cluster.
     """
+    if address is not None:
+        from vsae_search.cli import _submitted
+
+        _submitted.show(address, name, as_json=json or output is Output.JSON)
+        return
     from vsae_search.search.store.overview import overview
 
     directories = [sweep_directory(root, name)] if name else sorted(path.parent for path in root.glob("*/sweep.json"))

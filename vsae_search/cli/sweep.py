@@ -15,9 +15,10 @@ from vsae_search.cli._options import (
     OutputFormat,
     Reports,
     Root,
+    Trust,
     command_for,
+    require_trusted,
     require_writable,
-    runs_address,
     sweep_or_directory,
 )
 from vsae_search.errors import Terminated
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
     from vsae_search.cli._progress import LiveProgress, PlainProgress
     from vsae_search.report import ReportPaths
     from vsae_search.search import SweepRecord
-    from vsae_search.space import SearchSpace
-    from vsae_search.tracking import TrackingStatus
+    from vsae_search.space import ExperimentSpace, SearchSpace
 
 EXIT_TRIALS_FAILED = 4
-CLOSE_TERMINATED_S = 5.0
-"""What is left of the MLflow record gets no longer than this after SIGTERM: whoever sent it may soon send SIGKILL."""
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the file, e.g. training.batch_size=512."),
@@ -56,6 +54,7 @@ def sweep(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
+    trust: Trust = False,
     root: Root = DEFAULT_ROOT,
     reports: Reports = DEFAULT_REPORTS,
     output: OutputFormat = Output.TABLE,
@@ -64,13 +63,19 @@ def sweep(
 
     A sweep of the same name that was interrupted goes on where it stopped.
     """
-    from vsae_search.cli import _plan
+    from vsae_search.cli import _experiment, _plan
+    from vsae_search.space import ExperimentSpace
 
-    searched = _load(space, name, trials, overrides or [])
+    searched = load(space, name, trials, overrides or [])
+    require_trusted(root / searched.name, trust)
+    if isinstance(searched, ExperimentSpace):
+        _experiment.refuse_options(trials, begin_from)
+        _experiment.start(searched, space, root, reports, address, output, dry_run=dry_run)
+        return
     source = None if begin_from is None else sweep_or_directory(root, begin_from)
     plan = _plan.plan(searched, space, root, address, source)
     if dry_run:
-        _print_plan(plan, output)
+        print_plan(plan, _plan.as_text(plan), output)
         _plan.check(searched, root)
         return
     if not _console.settings.quiet and output is Output.TABLE:
@@ -94,31 +99,30 @@ def run_to_report(
     except (KeyboardInterrupt, Terminated):
         _console.note(f"go on   {command_for('resume', space.name, root)}")
         raise
-    _announce(record, paths, root, output)
-    barren = _barren(root / record.name)
-    if barren:
-        _console.note(
-            f"no trial of {', '.join(barren)} was completed; the report and the records under trials/ say why"
-        )
+    announce(record, paths, root, output)
+    if empty := barren(root / record.name):
+        _console.note(f"no trial of {', '.join(empty)} was completed; the report and the records under trials/ say why")
         raise typer.Exit(EXIT_TRIALS_FAILED)
 
 
-def _load(path: Path, name: str | None, trials: int | None, overrides: list[str]) -> SearchSpace:
+def load(path: Path, name: str | None, trials: int | None, overrides: list[str]) -> SearchSpace | ExperimentSpace:
+    """Read a search space, or a toy experiment, with what the command line changes."""
     from vsae_search.saes import config_classes
-    from vsae_search.space import load_space
+    from vsae_search.space import ExperimentSpace, load_any
 
-    options = [f"name={name}"] if name is not None else []
-    options += [f"search.trials={trials}"] if trials is not None else []
-    return load_space(path, config_classes(), overrides=[*overrides, *options])
+    catalog, assigned = config_classes(), [*overrides, *([f"name={name}"] if name is not None else [])]
+    space = load_any(path, catalog, overrides=assigned)
+    if trials is None or isinstance(space, ExperimentSpace):
+        return space
+    return load_any(path, catalog, overrides=[*assigned, f"search.trials={trials}"])
 
 
-def _print_plan(plan: dict[str, object], output: Output) -> None:
-    from vsae_search.cli import _plan
-
+def print_plan(plan: dict[str, object], text: str, output: Output) -> None:
+    """Print what is going to happen, and that nothing was started."""
     if output is Output.JSON:
         _console.out_json(plan)
     else:
-        _console.out(_plan.as_text(plan))
+        _console.out(text)
         _console.out("Nothing was started (--dry-run).")
 
 
@@ -126,46 +130,30 @@ def _run(
     space: SearchSpace, root: Path, reports: Path, address: str | None, source: Path | None
 ) -> tuple[SweepRecord, ReportPaths]:
     """Run the sweep with its listeners; the report is written after tracking has let go of the runs."""
-    from vsae_search.report import write_report
+    from vsae_search.cli._reported import report_sweep
+    from vsae_search.cli._tracked import tracked
     from vsae_search.search import run_sweep
-    from vsae_search.tracking import MlflowListener
-    from vsae_search.tracking.listener import CLOSE_TIMEOUT_S
 
-    progress = progress_for(space)
+    progress = progress_for("tokens" if space.subject.type == "language_model" else "rows")
     try:
         progress.stage("preparing the subject and its activations")
-        tracking, limit_s = MlflowListener(root / space.name, space.tracking), CLOSE_TIMEOUT_S
-        try:
+        with tracked(root / space.name, space.tracking, progress) as listeners:
             record = run_sweep(
                 space,
                 root=root,
-                listeners=[tracking, progress],
+                listeners=listeners,
                 ray_address=address,
                 begin_from=source,
                 on_harvest=progress.on_harvest,
                 on_drain=progress.on_drain,
             )
-        except Terminated:
-            limit_s = CLOSE_TERMINATED_S
-            raise
-        finally:
-            progress.stage("finishing the MLflow record")
-            warn_undelivered(tracking.close(limit_s))
         progress.stage("writing the report")
-        paths = write_report(root / space.name, reports / space.name, runs_address(root / space.name))
-        return record, paths
+        return record, report_sweep(root / space.name, reports / space.name)
     finally:
         progress.close()
 
 
-def warn_undelivered(status: TrackingStatus) -> None:
-    """Say what MLflow does not have yet."""
-    if not status.complete:
-        _console.note(f"MLflow at {status.uri} lacks {status.pending} events: {status.last_error or 'it was too slow'}")
-        _console.note("they are kept, and delivered when the same command is given again")
-
-
-def _barren(directory: Path) -> list[str]:
+def barren(directory: Path) -> list[str]:
     """Architectures without a single completed trial: the sweep has nothing to say about them."""
     from vsae_search.search import load_sweep
 
@@ -174,16 +162,16 @@ def _barren(directory: Path) -> list[str]:
     return [name for name in record.architectures if name not in fruitful]
 
 
-def progress_for(space: SearchSpace) -> LiveProgress | PlainProgress:
-    """The display that fits the terminal."""
+def progress_for(unit: str = "rows") -> LiveProgress | PlainProgress:
+    """The display that fits the terminal; the unit is what a row of activations stands for."""
     from vsae_search.cli._progress import LiveProgress, PlainProgress
 
-    unit = "tokens" if space.subject.type == "language_model" else "rows"
     live = _console.stderr().is_terminal and not _console.settings.quiet
     return LiveProgress(unit) if live else PlainProgress(unit)
 
 
-def _announce(record: SweepRecord, paths: ReportPaths, root: Path, output: Output) -> None:
+def announce(record: SweepRecord, paths: ReportPaths, root: Path, output: Output) -> None:
+    """Print where the report is, and how to look at the runs."""
     if output is Output.JSON:
         _console.out_json({"sweep": record.name, "html": str(paths.html), "json": str(paths.json)})
         return

@@ -34,6 +34,7 @@ from vsae_search.frontier.optimism import Gap, Optimism, optimism
 from vsae_search.frontier.ownership import Segment, ownership
 from vsae_search.frontier.permutation import holm, holm_families, paired_p, smallest_p, unpaired_p
 from vsae_search.frontier.replicates import Replicates, replicates_from_rows, shared_seeds
+from vsae_search.frontier.searches import search_p
 from vsae_search.frontier.staircase import attained, staircase
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "pooled_frontier",
     "read_frontiers",
     "replicates_from_rows",
+    "search_p",
     "shared_seeds",
     "smallest_p",
     "staircase",

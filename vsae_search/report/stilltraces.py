@@ -269,7 +269,7 @@ def _heatmap(axes: Axes, trace: Mapping[str, Any]) -> None:
 
 def _colour_bar(bar: Colorbar, spec: Mapping[str, Any]) -> None:
     """Title and ticks of the bar beside a heat map."""
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     if "tickvals" in spec:
         bar.set_ticks(spec["tickvals"], labels=[plain(str(text)) for text in spec["ticktext"]])
     if title := spec.get("title", {}).get("text"):

@@ -22,9 +22,9 @@ _FULL_TEXT = re.compile(
     r"|No space left on device|Disk quota exceeded|database or disk is full"
 )
 _LOCKED_TEXT = "database is locked"
-_GPU_TEXT = re.compile(
-    r"CUDA error|CUDA driver error|cudaError|CUBLAS_STATUS|NVML|uncorrectable ECC|\bXid\b"
-)
+_LOST = ("OperationalError", "InterfaceError")
+"""How SQLAlchemy calls what a database server, or the way to it, does."""
+_GPU_TEXT = re.compile(r"CUDA error|CUDA driver error|cudaError|CUBLAS_STATUS|NVML|uncorrectable ECC|\bXid\b")
 
 
 class StorageFull(Exception):
@@ -60,7 +60,7 @@ def told_plainly(directory: Path, command: str = "resume") -> Iterator[None]:
         command: The command that goes on.
 
     Raises:
-        EnvironmentNotReady: The disk is full, or the database is held by another program.
+        EnvironmentNotReady: The disk is full, or the database is held by another program or does not answer.
     """
     again = f"python -m vsae_search {command} {directory.name}"
     try:
@@ -77,6 +77,13 @@ def told_plainly(directory: Path, command: str = "resume") -> Iterator[None]:
             raise EnvironmentNotReady(
                 f"the database of the studies in {directory} is held by another program",
                 f"end that program, then go on with: {again}",
+            ) from error
+        lost = next((link for link in _chain(error) if type(link).__name__ in _LOST), None)
+        if lost is not None:
+            said = str(getattr(lost, "orig", None) or lost).strip().splitlines()
+            raise EnvironmentNotReady(
+                f"the database of the studies of {directory.name} does not answer: {said[0] if said else 'no reason'}",
+                f"start it again, or correct its address and password, then go on with: {again}",
             ) from error
         raise
 

@@ -17,6 +17,7 @@ from vsae_search.search.records import BANK_FOLDER, SWEEP_FILE, SweepRecord, wri
 from vsae_search.search.reference import reference_point
 from vsae_search.search.resources.cluster import connected, require_resources
 from vsae_search.search.resources.probe import packed
+from vsae_search.search.resources.reach import require_shared
 from vsae_search.search.resources.utilisation import UtilisationMeter
 from vsae_search.search.session import run_session
 from vsae_search.search.signals import terminable
@@ -28,6 +29,8 @@ from vsae_search.search.store.ledger import Ledger
 from vsae_search.search.store.live import LiveFile
 from vsae_search.search.store.lock import driver_lock
 from vsae_search.search.store.requests import stop_requests
+from vsae_search.search.store.studies_home import StudiesHome, studies_home
+from vsae_search.search.store.truth import write_truth
 from vsae_search.search.trainable import run_trial
 from vsae_search.search.trial import TrialContext
 from vsae_search.subjects import build_subject
@@ -46,8 +49,6 @@ if TYPE_CHECKING:
     from vsae_search.search.signals import Interrupts
     from vsae_search.space import SearchSpace
     from vsae_search.subjects import Baseline, Subject
-
-STUDIES_FILE = "optuna.db"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def run_sweep(
         root: Folder of sweeps.
         listeners: Told of the sweep as it runs.
         ray_address: Address of a Ray cluster; None starts Ray on this machine, unless this process is connected.
-        study_storage: SQLAlchemy address of the Optuna database; None keeps it in the sweep directory.
+        study_storage: SQLAlchemy address of the Optuna database; None takes that of the search space.
         begin_from: Directory of an earlier sweep: what fits of its frontiers is run first.
         on_harvest: Told how far the activations are, before the first trial.
         on_drain: Told, once the sweep has been asked to stop, how many trials are still to finish.
@@ -96,7 +97,6 @@ def run_sweep(
         Terminated: The same, by SIGTERM.
     """
     directory = prepare_directory(space, root)
-    storage = study_storage or f"sqlite:///{directory / STUDIES_FILE}"
     with (
         told_plainly(directory),
         terminable() as interrupts,
@@ -104,13 +104,16 @@ def run_sweep(
         stop_requests(directory, interrupts),
     ):
         earlier = earlier_session(space, directory)
+        storage = studies_home(directory, study_storage or space.search.study_storage)
         warm = warm_start(space, earlier, begin_from)
         write_space(space, directory)
         if earlier is not None and (finished := _finished(space, earlier, directory, listeners, storage)) is not None:
             return finished
         subject = build_subject(space.subject, root.resolve() / BANK_FOLDER)
+        write_truth(directory, subject)
         with connected(space.resources, ray_address) as cluster:
             require_resources(space.resources, cluster)
+            require_shared(directory)
             bank = build_bank(subject, space.activations, root.resolve() / BANK_FOLDER, on_progress=on_harvest)
             baseline = subject.baseline(bank.evaluation())
             context = packed(TrialContext(bank, subject, baseline, space.training, directory), space, cluster)
@@ -119,7 +122,7 @@ def run_sweep(
 
 
 def _finished(
-    space: SearchSpace, earlier: SweepRecord, directory: Path, listeners: Sequence[SweepListener], storage: str
+    space: SearchSpace, earlier: SweepRecord, directory: Path, listeners: Sequence[SweepListener], storage: StudiesHome
 ) -> SweepRecord | None:
     """The record of a sweep with no trial left to run, told to the listeners; None when there is something to do.
 
@@ -127,7 +130,7 @@ def _finished(
     """
     if earlier.reference is None:
         return None
-    studies = open_studies(space, storage, earlier.warm_start)
+    studies = open_studies(space, storage.address, earlier.warm_start, sweep_id=storage.sweep_id)
     giving_up = GivingUp(space.search.max_failures, studies)
     ledger = Ledger(directory, [LiveFile(directory), giving_up, *listeners])
     try:
@@ -161,7 +164,7 @@ def _run(
     record: SweepRecord,
     context: TrialContext,
     listeners: Sequence[SweepListener],
-    storage: str,
+    storage: StudiesHome,
     stopping: Stopping,
 ) -> SweepRecord:
     """Search until every budget is spent; the record on disk says how it ended in every case."""
@@ -169,7 +172,8 @@ def _run(
     directory = context.directory
     objectives = objectives_of(space, record.reference)
     write_record(directory / SWEEP_FILE, record)
-    studies = open_studies(space, storage, record.warm_start, slots=record.resources["max_concurrent"])
+    slots = record.resources["max_concurrent"]
+    studies = open_studies(space, storage.address, record.warm_start, slots=slots, sweep_id=storage.sweep_id)
     giving_up = GivingUp(space.search.max_failures, studies)
     meter = UtilisationMeter.of(record.resources, context.packing)
     ledger = Ledger(directory, [LiveFile(directory), giving_up, meter, *listeners])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ray import tune
 
 from vsae_search.search.assignment import Assignment
 from vsae_search.search.trial import TrialContext, TrialRun
+from vsae_search.space.secrets import mask_secrets
 
 if TYPE_CHECKING:
     from vsae_search.search.records import TrialRecord
@@ -31,6 +33,9 @@ def run_trial(config: dict[str, Any], context: TrialContext) -> None:
         _report(trial.run())
     except Exception as error:  # the boundary of a trial: recorded, then handed to Tune
         _report(trial.failed(error))
+        text = "".join(traceback.format_exception(error))
+        if mask_secrets(text) != text:  # Tune writes what is raised to the sweep directory
+            raise RuntimeError(mask_secrets(text)) from None
         raise
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 _HIDDEN = "***"
 _SHORTEST_SECRET = 6
-_SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|PRIVATE_KEY)$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY(_ID)?|PRIVATE_KEY)$", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.\-]*://[^\s/:@\"'<>]*):[^\s/\"'<>]*@", re.IGNORECASE)
 _QUERY_PASSWORD = re.compile(
     r"([?&](?:password|passwd|token|secret|api_?key|sig|signature)=)[^&\s\"'<>]+", re.IGNORECASE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,13 +27,13 @@ from vsae_search.tracking.uris import mask_secrets, web_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from vsae_search.tracking.spool import Event
     from vsae_search.tracking.store import RunState, RunStore
 
-WEIGHT_FILES = ("sae.safetensors", "sae.json")
+WEIGHT_FILES = ("sae.safetensors", "sae.json", "toy_model.safetensors")
 SPACE_FILE = "space.yaml"
+REPORT_FOLDER = "report"
 _ARTIFACT_ATTEMPTS = 5  # over half a minute of growing pauses
 
 logger = logging.getLogger(__name__)
@@ -127,6 +128,8 @@ class Delivery:
                 self._wait(event.uid, self._run(event), rung_content(event.data, event.time_ms))
             case "trial_end":
                 self._trial_end(event)
+            case "report":
+                self._report(event)
 
     def _sweep(self, event: Event) -> None:
         record: dict[str, Any] = event.data["record"]
@@ -185,6 +188,20 @@ class Delivery:
                 self.store.client.log_text(run.run_id, text, name)
 
         self._upload("the documents of the sweep", self.directory, run, upload)
+
+    def _report(self, event: Event) -> None:
+        """Upload the files of a report as they are now; they take the place of an earlier report's."""
+        run = self.store.parent(self.sweep, event.time_ms)
+        files = [Path(name) for name in event.data["files"]]
+        present = [file for file in files if file.is_file()]
+        if len(present) < len(files):
+            logger.warning("a report is gone from %s before MLflow could take it", files[0].parent)
+
+        def upload() -> None:
+            for file in present:
+                self.store.client.log_artifact(run.run_id, str(file), REPORT_FOLDER)
+
+        self._upload("the files of the report", files[0].parent, run, upload)
 
     def _weights(self, uid: str, run: RunState) -> None:
         folder = trial_directory(self.directory, uid)

@@ -14,9 +14,17 @@ from vsae_search.tracking.flusher import Flusher
 from vsae_search.tracking.index import TRACKING_FOLDER, read_run_index
 from vsae_search.tracking.spool import Event, EventKind, Spool
 from vsae_search.tracking.status import TrackingStatus
-from vsae_search.tracking.uris import ARTIFACTS_FOLDER, check_uri, default_uri, mask_nested, mask_secrets
+from vsae_search.tracking.uris import (
+    ARTIFACTS_FOLDER,
+    artifact_place,
+    default_uri,
+    mask_nested,
+    mask_secrets,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vsae_search.search.records import RungRecord, SweepRecord, TrialRecord
@@ -53,7 +61,8 @@ class MlflowListener:
         flush_period_s: float = FLUSH_PERIOD_S,
         store: Path | None = None,
     ) -> None:
-        self.uri = check_uri(spec.uri) if spec.uri is not None else default_uri(store or directory)
+        self.uri = tracking_uri(spec) or default_uri(store or directory)
+        self._artifacts = artifact_place(spec)
         self._directory, self._store = directory, store or directory
         self._spec = spec
         self._period_s = flush_period_s
@@ -67,21 +76,44 @@ class MlflowListener:
 
     def on_sweep_start(self, record: SweepRecord) -> None:
         """Open the spool and start delivering, beginning with what an earlier session left."""
+        if not self._open_spool():
+            return
+        self._append_sweep("sweep_start", record)
+        self._start(record.name)
+
+    def log_report(self, sweep: str, files: Sequence[Path]) -> None:
+        """Record the finished report of a sweep that has been recorded; it takes the place of an earlier one.
+
+        For a listener of its own: the report is written when the sweep has ended and its runs are known.
+
+        Args:
+            sweep: Name of the sweep.
+            files: Files of the report; those that lie there when MLflow can be reached are delivered.
+        """
+        if self._open_spool():
+            self._append("report", "", {"files": [str(file.resolve()) for file in files]})
+            self._start(sweep)
+
+    def _open_spool(self) -> bool:
         try:
             self._spool = Spool(self._directory / TRACKING_FOLDER)
         except OSError as error:
             self._spool_failed(error)
-            return
+            return False
         self._recall(self._spool)
-        self._append_sweep("sweep_start", record)
+        return True
+
+    def _start(self, sweep: str) -> None:
+        """Start delivering; what is in the spool by now goes first."""
+        assert self._spool is not None, "the spool is open"
         connect = partial(
             stores.RunStore,
             self.uri,
-            experiment=self._spec.experiment or record.name,
+            experiment=self._spec.experiment or sweep,
             sweep_id=self._spool.id,
-            artifacts=self._store / ARTIFACTS_FOLDER,
+            artifacts=self._artifacts or self._store / ARTIFACTS_FOLDER,
         )
-        self._delivery = Delivery(connect, self._directory, record.name, save_weights=self._spec.save_weights)
+        self._delivery = Delivery(connect, self._directory, sweep, save_weights=self._spec.save_weights)
         self._flusher = Flusher(self._spool, self._delivery, self._period_s)
         self._flusher.start()
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from vsae_search.search.records import write_text
+from vsae_search.tracking.index import TRACKING_FOLDER
 from vsae_search.tracking.uris import mask_nested
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 EVENTS_FILE = "events.jsonl"
 MARK_FILE = "delivered.json"
 
-EventKind = Literal["sweep_start", "trial_start", "rung", "trial_end", "sweep_end"]
-_KINDS = ("sweep_start", "trial_start", "rung", "trial_end", "sweep_end")
+EventKind = Literal["sweep_start", "trial_start", "rung", "trial_end", "sweep_end", "report"]
+_KINDS = ("sweep_start", "trial_start", "rung", "trial_end", "sweep_end", "report")
 _HEADER = "spool"
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ class Event:
     uid: str = ""
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     data: dict[str, Any] = field(default_factory=dict)
+
+
+def has_spool(directory: Path) -> bool:
+    """Whether a sweep, given by its directory, has been recorded: what never was has no run to add anything to."""
+    return (directory / TRACKING_FOLDER / EVENTS_FILE).is_file()
 
 
 @dataclass(frozen=True)

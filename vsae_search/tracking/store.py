@@ -78,17 +78,18 @@ class RunStore:
         uri: Checked tracking address.
         experiment: Name of the experiment; created when missing.
         sweep_id: Unique name of the sweep, by which its run is found again.
-        artifacts: Where artifacts go when the store is a database; a server decides that itself.
+        artifacts: Where artifacts go when the store is a database: a folder, or an address; a server decides that
+            itself unless it is given an address.
     """
 
-    def __init__(self, uri: str, experiment: str, sweep_id: str, artifacts: Path) -> None:
+    def __init__(self, uri: str, experiment: str, sweep_id: str, artifacts: Path | str) -> None:
         from mlflow.tracking import MlflowClient
 
         self.uri = uri
         self.sweep_id = sweep_id
         self._prepare_sqlite()
         self.client: MlflowClient = MlflowClient(tracking_uri=uri)
-        self.experiment_id = self._experiment(experiment, None if web_address(uri) else artifacts.resolve().as_uri())
+        self.experiment_id = self._experiment(experiment, _location(uri, artifacts))
         self._parent: RunState | None = None
         self._trials: dict[str, RunState] = {}
 
@@ -192,6 +193,13 @@ class RunStore:
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         found: Sequence[Run] = self.client.search_runs([self.experiment_id], query)
         return found
+
+
+def _location(uri: str, artifacts: Path | str) -> str | None:
+    """Where an experiment keeps artifacts; None lets a server decide."""
+    if isinstance(artifacts, str):
+        return artifacts
+    return None if web_address(uri) else artifacts.resolve().as_uri()
 
 
 def _new_points(points: Sequence[Point], known: set[tuple[str, int]]) -> list[Point]:

@@ -1,29 +1,57 @@
-"""Tracking addresses: which are allowed, which can be opened in a browser, and how they are shown without secrets."""
+"""Tracking addresses: which are allowed, and which can be opened in a browser."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vsae_search.errors import UserInputError
+from vsae_search.errors import EnvironmentNotReady, UserInputError
+from vsae_search.space.addresses import fault_of_artifacts
+from vsae_search.space.secrets import mask_nested as mask_nested
+from vsae_search.space.secrets import mask_secrets as mask_secrets
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from vsae_search.space import TrackingSpec
 
+URI_VARIABLE, ARTIFACTS_VARIABLE = "VSAE_SEARCH_TRACKING_URI", "VSAE_SEARCH_ARTIFACTS"
 DATABASE_FILE = "mlflow.db"
 ARTIFACTS_FOLDER = "mlartifacts"
 
 _WEB = ("http", "https")
 _DATABASES = ("sqlite", "postgresql")
-_HIDDEN = "***"
-_SHORTEST_SECRET = 6
-_SECRET_NAME = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|API_KEY|ACCESS_KEY|PRIVATE_KEY)$", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.\-]*://[^\s/:@\"'<>]*):[^\s/\"'<>]*@", re.IGNORECASE)
-_QUERY_PASSWORD = re.compile(
-    r"([?&](?:password|passwd|token|secret|api_?key|sig|signature)=)[^&\s\"'<>]+", re.IGNORECASE
-)
+
+
+def tracking_uri(spec: TrackingSpec) -> str | None:
+    """The tracking address of a search space, else that of the environment; None for a file in the sweep directory.
+
+    Raises:
+        UserInputError: It is not one.
+    """
+    uri = spec.uri or os.environ.get(URI_VARIABLE) or None
+    return None if uri is None else check_uri(uri)
+
+
+def artifact_place(spec: TrackingSpec) -> str | None:
+    """Where the search space, or else the environment, wants artifacts; None leaves it to the tracking store.
+
+    Raises:
+        UserInputError: Nothing can be kept there.
+        EnvironmentNotReady: It is an S3 store, and the client for those is not installed.
+    """
+    place = spec.artifacts or os.environ.get(ARTIFACTS_VARIABLE) or None
+    if place is None:
+        return None
+    if (fault := fault_of_artifacts(place)) is not None:
+        raise UserInputError(f"the place for artifacts, {place!r}, {fault}", f"correct {ARTIFACTS_VARIABLE}")
+    if place.startswith("s3://") and importlib.util.find_spec("boto3") is None:
+        raise EnvironmentNotReady(
+            "artifacts are to be kept in an S3 store, and its client is not installed",
+            "pip install 'vsae_search[cluster]'",
+        )
+    return place if "://" in place else Path(place).as_uri()
 
 
 def check_uri(uri: str) -> str:
@@ -76,37 +104,3 @@ def web_address(uri: str) -> str | None:
     if parts.scheme not in _WEB or not parts.hostname:
         return None
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
-
-
-def mask_secrets(text: str) -> str:
-    """Replace passwords in addresses, and the values of secret environment variables, by ``***``."""
-    return _mask(text, _environment_secrets())
-
-
-def mask_nested(value: Any) -> Any:
-    """:func:`mask_secrets` on every string inside lists and mappings; everything else stays as it is."""
-    return _mask_nested(value, _environment_secrets())
-
-
-def _mask(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, _HIDDEN)
-    return _QUERY_PASSWORD.sub(rf"\1{_HIDDEN}", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", text))
-
-
-def _mask_nested(value: Any, secrets: list[str]) -> Any:
-    if isinstance(value, str):
-        return _mask(value, secrets)
-    if isinstance(value, dict):
-        return {key: _mask_nested(item, secrets) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mask_nested(item, secrets) for item in value]
-    return value
-
-
-def _environment_secrets() -> list[str]:
-    """Values of variables such as HF_TOKEN, longest first so that none hides a part of another."""
-    values = {
-        value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST_SECRET
-    }
-    return sorted(values, key=len, reverse=True)

@@ -89,7 +89,7 @@ def _share(
     mine = [part for part in stretches if name in part.owners]
     return {
         "architecture": name,
-        "octaves": math.fsum(math.log2(part.high / max(part.low, ideal[0])) for part in mine),
+        "octaves": math.fsum(math.log2(max(part.high, ideal[0]) / max(part.low, ideal[0])) for part in mine),
         "alone_adds": max(everyone - hypervolume(rest, reference, ideal=ideal).normalised, 0.0),
     }
 
@@ -127,7 +127,7 @@ def _stretches(data: ReportData, found: Mapping[str, Any]) -> Any:
         [
             Cell(number(part["low"], 4), sort=part["low"]),
             Cell(number(part["high"], 4), sort=part["high"]),
-            number(math.log2(part["high"] / max(part["low"], low))),
+            number(math.log2(max(part["high"], low) / max(part["low"], low))),
             listed(part["owners"]),
         ]
         for part in found["stretches"]

@@ -1,8 +1,9 @@
 "use strict";
 (() => {
+  const canHover = matchMedia("(hover: hover)").matches; // elsewhere the buttons would always lie on the legend
   // No button shares a figure with a web service, which is what Plotly offers by default.
   const MODEBAR = {
-    displaylogo: false, displayModeBar: "hover", responsive: true, showSendToCloud: false,
+    displaylogo: false, displayModeBar: canHover ? "hover" : false, responsive: true, showSendToCloud: false,
     modeBarButtonsToRemove: ["sendChartToCloud", "toImage", "select2d", "lasso2d"],
   };
   const SAFE_ADDRESS = /^https?:\/\/[^\s]+$/i;

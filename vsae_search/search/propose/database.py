@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 from optuna.storages import RDBStorage
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
 _BUSY_TIMEOUT_S = 30
+_CONNECT = {"connect_timeout": 10}
 _LOCAL_FILE_SYSTEMS = {"apfs", "btrfs", "ext2", "ext3", "ext4", "overlay", "tmpfs", "xfs", "zfs"}
 
 
@@ -29,11 +31,33 @@ def open_database(address: str) -> RDBStorage:
     """
     url = make_url(address)
     if url.get_backend_name() != "sqlite":
-        return RDBStorage(address)
+        # a server may have closed a connection that was left alone for hours
+        return RDBStorage(address, engine_kwargs={"pool_pre_ping": True, "connect_args": _CONNECT})
     storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": _BUSY_TIMEOUT_S}})
     if url.database and _is_local(Path(url.database)):
         _use_write_ahead_log(storage.engine)
     return storage
+
+
+def unreachable(address: str) -> str | None:
+    """Why a database takes no connections, in its own words; None when it takes them, or is a file.
+
+    Args:
+        address: SQLAlchemy address.
+    """
+    try:
+        if make_url(address).get_backend_name() == "sqlite":
+            return None
+        engine = create_engine(address, connect_args=_CONNECT)
+    except (ImportError, ArgumentError) as error:
+        return str(error)
+    try:
+        engine.connect().close()
+    except SQLAlchemyError as error:
+        return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    finally:
+        engine.dispose()
+    return None
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

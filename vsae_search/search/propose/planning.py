@@ -43,7 +43,9 @@ def plans_of(space: SearchSpace, warm: WarmStart | None = None) -> dict[str, Pla
     return plans
 
 
-def open_studies(space: SearchSpace, storage: str, warm: WarmStart | None = None, *, slots: int = 1) -> Studies:
+def open_studies(
+    space: SearchSpace, storage: str, warm: WarmStart | None = None, *, slots: int = 1, sweep_id: str = ""
+) -> Studies:
     """The studies of a sweep, as they were left.
 
     Args:
@@ -51,10 +53,10 @@ def open_studies(space: SearchSpace, storage: str, warm: WarmStart | None = None
         storage: SQLAlchemy address of the database.
         warm: Configurations of an earlier sweep.
         slots: Trials at a time.
+        sweep_id: What tells this sweep from others of its name in a database that they share.
     """
     return Studies(
-        # the digest keeps two sweeps of one name apart in a database that they share
-        f"{space.name}/{space.digest()[:12]}",
+        "/".join(filter(None, (space.name, space.digest()[:12], sweep_id))),
         space.seed,
         plans_of(space, warm),
         sampler=space.search.sampler,

@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from vsae_search.search.objectives import Objectives, usable
 from vsae_search.search.propose.studies import Told
 from vsae_search.search.records import TrialRecord
+from vsae_search.space.secrets import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,4 +162,4 @@ def given_up(assignment: Assignment, record: TrialRecord | None, error: str | No
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     if record is None:
         record = TrialRecord(**asdict(assignment), state="failed", started_at=now)
-    return record.model_copy(update={"state": "failed", "error": reason, "ended_at": now, "metrics": {}})
+    return record.model_copy(update={"state": "failed", "error": mask_secrets(reason), "ended_at": now, "metrics": {}})

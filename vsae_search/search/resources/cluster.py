@@ -28,6 +28,9 @@ _MAX_TEMP = 40
 """Ray puts sockets 60 characters below its folder, and a socket's path may have 107."""
 _SESSIONS = "ray"
 _GB = 10**9
+_UNLIMITED = 10**6
+"""CPUs or GPUs of a cluster without a limit; more trials than that are never run at once."""
+_UNREACHABLE = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,16 @@ class Cluster:
     """The Ray that a sweep runs on.
 
     Attributes:
-        resources: What it has in all: ``CPU``, ``GPU``, ``memory``, ...
+        resources: What it has in all, nodes that its autoscaler may add included: ``CPU``, ``GPU``, ``memory``, ...
         nodes: Number of live nodes.
         logs: Where it writes its logs, on the node of the driver.
+        trial_nodes: How many of the nodes have a CPU to give; a head started with ``--num-cpus=0`` has none.
     """
 
     resources: dict[str, float]
     nodes: int
     logs: str
+    trial_nodes: int = 1
 
     def concurrency(self, spec: ResourcesSpec, trials: int, packing: Packing | None = None) -> int:
         """How many trials run at once: what fits, at most what is asked for, and no more than there are trials.
@@ -119,8 +124,41 @@ def _start(spec: ResourcesSpec, address: str | None) -> None:
             raise EnvironmentNotReady(
                 f"Ray cannot be started: {error}", "its sessions go to TMPDIR or /tmp, its token to ~/.ray/auth_token"
             ) from error
-    with own_termination():
-        ray.init(address=address or "local", **options)
+    else:
+        _show_token()
+    try:
+        with own_termination():
+            ray.init(address=address or "local", **options)
+    except _UNREACHABLE as error:
+        if address is None:
+            raise
+        raise _not_joined(address, error) from error
+
+
+def _not_joined(address: str, error: Exception) -> EnvironmentNotReady:
+    """Why a driver could not join a cluster, with what to do."""
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return EnvironmentNotReady(
+            f"the Ray cluster at {address} refuses the token",
+            "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the token of the cluster",
+        )
+    lines = str(error).strip().splitlines()
+    return EnvironmentNotReady(
+        f"the Ray cluster at {address} cannot be joined: {lines[0] if lines else type(error).__name__}",
+        "give the HOST:PORT of its head (6379 unless it was changed), from a machine that is one of its nodes; from "
+        "any other use: submit --address http://HEAD:8265",
+    )
+
+
+def _show_token() -> None:
+    """Have Ray show the token to a cluster that is joined by its address; by itself it does so for local ones only."""
+    token = Path.home() / ".ray" / "auth_token"
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if not named and token.is_file():
+        close_token()
+    if "RAY_AUTH_MODE" not in os.environ and (named or token.is_file()):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        ray._raylet.Config.initialize("")
 
 
 def _require_token() -> None:
@@ -181,9 +219,17 @@ def _is_closed(folder: Path) -> bool:
 
 
 def _describe() -> Cluster:
-    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    working = sum(1 for node in nodes if node["Resources"].get("CPU", 0) > 0)
     session = ray._private.worker.global_worker.node.get_logs_dir_path()
-    return Cluster(dict(ray.cluster_resources()), nodes, str(session))
+    return Cluster(_with_promised(ray.cluster_resources()), len(nodes), str(session), max(1, working))
+
+
+def _with_promised(resources: dict[str, float]) -> dict[str, float]:
+    """What a cluster has, or would have once its autoscaler has started every node that it may."""
+    promised = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    kinds = {kind: float(min(promised.get(kind, 0), _UNLIMITED)) for kind in ("CPU", "GPU")}
+    return dict(resources) | {kind: most for kind, most in kinds.items() if most > resources.get(kind, 0.0)}
 
 
 @contextmanager

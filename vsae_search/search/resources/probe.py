@@ -142,11 +142,12 @@ def choose_packing(space: SearchSpace, context: TrialContext, cluster: Cluster) 
         return Packing.fixed(spec)
     cards = cluster.resources.get("GPU", 0.0)
     on_gpu = cards >= 1 and spec.gpus_per_trial != 0
-    node = Node(cluster.resources.get("CPU", 1.0) / cluster.nodes, cards / cluster.nodes if on_gpu else 0.0)
+    nodes = cluster.trial_nodes
+    node = Node(cluster.resources.get("CPU", 1.0) / nodes, cards / nodes if on_gpu else 0.0)
     probes = tuple(probes_of(space))
     threads = (1,) if on_gpu or spec.cpus_per_trial != "auto" else _thread_counts(math.floor(node.cpus))
     node, found = _measure_remotely(probes, context, node, threads)
-    most = math.ceil(min(space.search.trials, spec.max_concurrent or space.search.trials) / cluster.nodes)
+    most = math.ceil(min(space.search.trials, spec.max_concurrent or space.search.trials) / nodes)
     return pack(probes, found, node, spec, most=most)
 
 

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from vsae_search.errors import EnvironmentNotReady, UserInputError
-from vsae_search.search.records import SWEEP_FILE, TRIALS_FOLDER, SweepRecord, read_record, write_text
+from vsae_search.search.records import BANK_FOLDER, SWEEP_FILE, TRIALS_FOLDER, SweepRecord, read_record, write_text
 from vsae_search.space.model import decisive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vsae_search.space import SearchSpace
+    from vsae_search.space import ExperimentSpace, SearchSpace
 
 SPACE_FILE = "space.yaml"
 _SHOWN = 12
 
 
-def prepare_directory(space: SearchSpace, root: Path) -> Path:
+def prepare_directory(space: SearchSpace | ExperimentSpace, root: Path) -> Path:
     """Make ``<root>/<name>``, readable by its owner only; an existing one keeps its mode.
 
     Returns:
@@ -34,6 +34,7 @@ def prepare_directory(space: SearchSpace, root: Path) -> Path:
     directory = (root / space.name).resolve()
     try:
         root.mkdir(parents=True, exist_ok=True)
+        (root / BANK_FOLDER).mkdir(mode=0o700, exist_ok=True)  # activations can tell what the texts were
         directory.mkdir(mode=0o700, exist_ok=True)
         (directory / TRIALS_FOLDER).mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
@@ -46,7 +47,7 @@ def prepare_directory(space: SearchSpace, root: Path) -> Path:
     return directory
 
 
-def earlier_session(space: SearchSpace, directory: Path) -> SweepRecord | None:
+def earlier_session(space: SearchSpace | ExperimentSpace, directory: Path) -> SweepRecord | None:
     """The record of the sweep that this one goes on with; None for a new sweep.
 
     Raises:
@@ -66,7 +67,7 @@ def earlier_session(space: SearchSpace, directory: Path) -> SweepRecord | None:
     )
 
 
-def write_space(space: SearchSpace, directory: Path) -> None:
+def write_space(space: SearchSpace | ExperimentSpace, directory: Path) -> None:
     """Write the search space as it is used, with every default spelled out."""
     yaml = YAML()
     yaml.default_flow_style = None
