@@ -7,7 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+from email.message import Message
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -38,6 +40,10 @@ def test_help_lists_every_command_file(run):
     assert code == 0
     for name in ("sweep", "report", "ui", "validate", "schema", "doctor"):
         assert f" {name} " in out
+
+
+def test_every_command_has_its_place_in_the_help():
+    assert tuple(app._command_names()) == app._ORDER
 
 
 def test_no_arguments_shows_the_help_and_is_a_usage_error(run):
@@ -320,6 +326,36 @@ def test_doctor_masks_a_password(monkeypatch):
     found = doctor._mlflow_server("http://user:secret@127.0.0.1:9")
     assert "127.0.0.1:9" in found.found
     assert "secret" not in found.found + found.fix
+
+
+@pytest.mark.parametrize(
+    ("uri", "variables", "login"),
+    [
+        ("http://127.0.0.1:9", {}, None),
+        ("http://127.0.0.1:9", {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "pw"}, "Basic bWU6cHc="),
+        ("http://me@127.0.0.1:9", {"MLFLOW_TRACKING_PASSWORD": "pw"}, "Basic bWU6cHc="),
+        ("http://me:p%77@127.0.0.1:9", {}, "Basic bWU6cHc="),
+        ("http://127.0.0.1:9", {"MLFLOW_TRACKING_TOKEN": "t"}, "Bearer t"),
+    ],
+)
+def test_doctor_logs_in_to_mlflow_as_a_sweep_does(monkeypatch, uri, variables, login):
+    asked = []
+
+    def refuse(request, timeout):
+        asked.append(request)
+        raise HTTPError(request.full_url, 401, "", Message(), None)
+
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    found = doctor._mlflow_server(uri)
+    (request,) = asked
+    assert request.full_url == "http://127.0.0.1:9/api/2.0/mlflow/experiments/search"
+    assert request.unredirected_hdrs.get("Authorization") == login, "and no server that it is sent to gets it"
+    assert (found.level, found.found) == ("fail", "MLflow at http://127.0.0.1:9 answers 401")
+    assert "MLFLOW_TRACKING_PASSWORD" in found.fix
 
 
 def test_help_is_light():

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vsae_search.cli import _connect, _console, _jobs, _parcel, app
+from vsae_search.cli import _connect, _console, _jobs, _parcel, _submitted, app
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.space import SearchSpace
 
@@ -201,3 +201,33 @@ def test_following_tells_every_line_once(monkeypatch):
     )
     monkeypatch.setattr(_jobs, "_FOLLOW_S", 0.0)
     assert list(_jobs.JobServer(ADDRESS, client).follow(SimpleNamespace(id="x"))) == ["one\n", "two\n", "end"]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "ended", "told"),
+    [
+        ("RUNNING", (True, '{"sweep": "toy", "asked": true}\n'), [], "starts no more trials"),
+        ("RUNNING", (True, '{"sweep": "toy", "asked": false}\n'), ["vsae-toy-1"], "had not begun to search"),
+        ("RUNNING", (False, "no such folder\n"), ["vsae-toy-1"], "could not be asked"),
+        ("PENDING", None, ["vsae-toy-1"], "had not begun to search"),
+        ("SUCCEEDED", None, [], "is not running: job vsae-toy-1 has succeeded"),
+    ],
+)
+def test_a_job_is_asked_through_its_sweep_and_ended_where_there_is_none(
+    monkeypatch, capsys, status, answer, ended, told
+):
+    stopped: list[str] = []
+    job = _jobs.Job("vsae-toy-1", 1, "toy", "/shared", False, status, "", None)
+    server = SimpleNamespace(
+        address=ADDRESS, latest=lambda _: job, ask=lambda *_: answer, stop=lambda one: stopped.append(one.id)
+    )
+    monkeypatch.setattr(_submitted, "job_server", lambda _: server)
+    monkeypatch.setattr(sys, "argv", ["vsae_search", "stop", "toy", "--address", ADDRESS, "--output", "json"])
+    _console.stderr.cache_clear()
+    with pytest.raises(SystemExit) as leaving:
+        app.main()
+    shown = capsys.readouterr()
+    assert not leaving.value.code
+    assert told in shown.err
+    assert json.loads(shown.out) == {"sweep": "toy", "job": "vsae-toy-1", "asked": status != "SUCCEEDED"}
+    assert stopped == ended

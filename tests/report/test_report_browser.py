@@ -176,6 +176,50 @@ def test_nothing_overflows_and_everything_can_be_read(tab, tmp_path, width, sche
     tab.media()
 
 
+HEIGHTS = """[...document.querySelectorAll(".plot")].every((plot) => [plot.offsetHeight,
+  plot.querySelector(".main-svg").clientHeight].every((height) => Math.abs(height - plot.dataset.height) <= 2))"""
+CUT_TITLES = """[...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const box = plot.getBoundingClientRect();
+  return [...plot.querySelectorAll(".xtitle, .ytitle")].filter((title) => {
+    const own = title.getBoundingClientRect();
+    return own.left < box.left || own.right > box.right || own.top < box.top || own.bottom > box.bottom;
+  }).map((title) => `${plot.id}: ${title.textContent}`); })"""
+
+
+def test_a_change_of_width_leaves_figures_their_height(tab):
+    assert tab.run(HEIGHTS)
+    tab.resize(700)
+    tab.wait("[...document.querySelectorAll('.plot .main-svg')].every((svg) => svg.clientWidth <= 700)")
+    assert tab.run(HEIGHTS)
+    tab.resize(1280)
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_no_title_is_cut_off(browser, page, width):
+    tab = Tab(browser, width)
+    tab.open(page)
+    tab.show()
+    assert tab.run(CUT_TITLES) == []
+
+
+def test_the_buttons_of_a_figure_stand_beside_its_legend(browser, page):
+    hovers = "query === '(hover: hover)' ? { matches: true } : own(query)"
+    tab = Tab(browser, 400, before=f"window.matchMedia = ((own) => (query) => {hovers})(matchMedia);")
+    tab.open(page)
+    tab.show()
+    covered = tab.run(
+        """[...document.querySelectorAll(".plot")].flatMap((plot) => {
+          const bar = plot.querySelector(".modebar").getBoundingClientRect();
+          return [...plot.querySelectorAll(".legend .legendtext")].filter((text) => {
+            const own = text.getBoundingClientRect();
+            return own.right > bar.left && own.top < bar.bottom;
+          }).map((text) => `${plot.id}: ${text.textContent}`); })"""
+    )
+    assert tab.run("document.querySelectorAll('.plot .modebar-btn').length") > 10
+    assert tab.run("document.querySelectorAll('.plot .legendtext').length") > 10
+    assert covered == []
+
+
 def test_it_prints_everything_on_white(tab, tmp_path):
     tab.media("print", "dark")
     assert tab.run("getComputedStyle(document.querySelector('nav')).display") == "none"

@@ -9,6 +9,7 @@ from synthetic_sweeps import CURVES, TRUE_L0, make_sweep, make_trial, ordinary, 
 
 from vsae_search.errors import UserInputError
 from vsae_search.report import ReportData, build_report, report_schema
+from vsae_search.report.render import render_page
 from vsae_search.search.records import ArchitecturePlan, ReferenceRecord
 
 
@@ -139,6 +140,20 @@ def test_secrets_are_masked_everywhere(tmp_path, monkeypatch):
     assert "canary_pw" not in text
     assert "hf_canary_token" not in text
     assert "@db/x" in text
+
+
+def test_how_busy_the_machines_were_is_told(tmp_path):
+    used = {"cpu_planned": 1.0, "gpu_planned": None, "cpu_training": 0.61, "cpu_busy": 0.874, "wall_s": 3.0}
+    stopping = {"on": True, "stopped": 3, "false_stop_rate": 0.25}
+    resources = {"cpus_per_trial": 1.0, "shares": {"default": {"cpus": 1.0, "threads": 1}}}
+    sweep = make_sweep(utilisation=used, early_stopping=stopping, resources=resources)
+    data = build_report(write_sweep(tmp_path / "s", sweep, [make_trial("topk", 0)]))
+    page = render_page(data)
+    assert "<dd>CPU planned 100 %, CPU training 61 %, CPU busy 87 % (last session)</dd>" in page
+    assert "<dd>on yes, stopped 3, false_stop_rate 0.25</dd>" in page
+    assert "<dd>cpus_per_trial 1, shares (default (cpus 1, threads 1))</dd>" in page
+    plain = build_report(write_sweep(tmp_path / "plain", make_sweep(), [make_trial("topk", 0)]))
+    assert "<dt>utilisation</dt><dd>not recorded</dd>" in "".join(render_page(plain).split("\n"))
 
 
 def test_missing_sweep_is_a_user_error(tmp_path):

@@ -121,6 +121,24 @@ def test_ownership_of_a_search_is_its_own(plain):
     assert [tuple(part["owners"]) for part in found["stretches"]] == [part.owners for part in plain.ownership]
 
 
+def test_ownership_begins_where_the_figures_do(tmp_path):
+    """The ideal L0 is 0.5: relu leads below it and on to 1, april only below it."""
+    points = (("april", 0.01, 0.45), ("relu", 0.25, 0.4), ("topk", 1.0, 0.1))
+    trials = [at(architecture, 0, l0, delta_ce) for architecture, l0, delta_ce in points]
+    data = build_report(write_sweep(tmp_path / "s", make_sweep(architectures=("april", "relu", "topk")), trials))
+    found = data.cards["ownership"]
+    assert [(part["low"], part["high"], *part["owners"]) for part in found["stretches"]] == [
+        (0.5, 1.0, "relu"),
+        (1.0, 64.0, "topk"),
+    ]
+    assert found["pooled"] == [[0.5, 0.4], [1.0, 0.1]]
+    assert {share["architecture"]: share["octaves"] for share in found["architectures"]} == {
+        **{"april": 0.0, "relu": 1.0, "topk": 6.0},
+    }
+    words = [entry["text"] for entry in data.cards["verdict"]["statements"]]
+    assert "relu has the lowest delta-CE at L0 0.5 to 1 (14 % of the octaves of L0 that any frontier reaches)." in words
+
+
 def test_a_seed_that_the_infrastructure_lost_is_left_out(tmp_path):
     directory, _ = ordinary(tmp_path / "s")
     write_confirmation(directory, {"topk-0000": [(4.0, 0.1)] * 3}, seeds=(1, 2, 3), lost=("topk-0000-r01",))

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -18,13 +19,16 @@ from vsae_search.activations import BatchStream
 from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.evaluation import evaluate
 from vsae_search.search import TrialRecord, load_confirm, load_sweep, pair_with_search, run_confirm, run_sweep
+from vsae_search.search.assignment import Assignment
 from vsae_search.search.confirm import run as confirm_module
 from vsae_search.search.confirm.plan import ConfirmRequest, draw_seeds, plan_confirm
+from vsae_search.search.confirm.queue import ReplicateSearcher
 from vsae_search.search.confirm.records import Configuration, ConfirmRecord, replicate_uid, split_uid
 from vsae_search.search.confirm.selection import choose, default_limit
 from vsae_search.search.records import ReferenceRecord, write_record
 from vsae_search.search.resources.cluster import connected
 from vsae_search.search.seeds import derive_seed
+from vsae_search.search.store.ledger import Ledger
 from vsae_search.search.store.lock import driver_lock
 from vsae_search.search.trial import TrialContext, TrialRun
 from vsae_search.space import ResourcesSpec
@@ -439,3 +443,18 @@ def test_the_estimate_is_the_time_of_the_search(searched):
     spent = {one.uid: one.train_s + one.evaluate_s for one in plan.trials}
     assert plan.estimated_s == pytest.approx(3 * sum(spent[c.uid] for c in plan.configurations))
     assert np.isfinite(plan.estimated_s)
+
+
+def test_a_replicate_whose_machine_goes_is_repeated_free_of_charge(tmp_path):
+    told = "ActorDiedError: The actor died because its node has died."
+    one = Assignment(uid="topk-0000-r00", architecture="topk", number=0, params={}, seed=1, attempt=0)
+    ledger = Ledger(tmp_path)
+    searcher = ReplicateSearcher([one], ledger, max_retries=0, error_of=lambda _: told)
+    for number in range(10):
+        assert searcher.suggest(str(number)) == asdict(one)
+        searcher.on_trial_complete(str(number), error=True)
+        assert not ledger.ended
+    searcher.suggest("last")
+    searcher.on_trial_complete("last", error=True)
+    assert ledger.ended[one.uid].state == "failed"
+    assert searcher.exhausted

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 from search_helpers import tiny_space
@@ -14,8 +15,10 @@ from vsae_search.errors import EnvironmentNotReady, UserInputError
 from vsae_search.saes import config_classes
 from vsae_search.search import SweepRecord
 from vsae_search.search.records import SWEEP_FILE, write_record
+from vsae_search.search.signals import Interrupts
 from vsae_search.search.store.directory import SPACE_FILE, differences, earlier_session, prepare_directory, write_space
-from vsae_search.search.store.lock import LOCK_FILE, driver_lock
+from vsae_search.search.store.lock import LOCK_FILE, driver_lock, is_taken_over
+from vsae_search.search.store.requests import stop_requests
 from vsae_search.space import load_space
 
 
@@ -143,24 +146,59 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize(
-    ("holder", "refused"),
-    [
-        ({"host": "another-machine", "pid": 1, "created": 1.0}, True),
-        ({"host": socket.gethostname(), "pid": 2**22 + 1, "created": 1.0}, False),
-        ({"host": socket.gethostname(), "pid": os.getppid(), "created": 1.0}, False),  # the number was used again
-    ],
-    ids=["another machine", "no such process", "another process of that number"],
-)
-def test_a_name_left_in_the_file(tmp_path, holder, refused):
-    (tmp_path / LOCK_FILE).write_text(json.dumps(holder))
-    if refused:
-        with pytest.raises(EnvironmentNotReady, match="another-machine"), driver_lock(tmp_path):
-            pass
-        assert json.loads((tmp_path / LOCK_FILE).read_text()) == holder
-    else:
-        with driver_lock(tmp_path):
-            pass
+@pytest.mark.parametrize("pid", [2**22 + 1, os.getppid()], ids=["no such process", "another one of that number"])
+def test_a_name_left_in_the_file(tmp_path, pid):
+    (tmp_path / LOCK_FILE).write_text(json.dumps({"host": socket.gethostname(), "pid": pid, "created": 1.0}))
+    with driver_lock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+
+
+ELSEWHERE = {"host": "another-machine", "pid": 1, "created": 1.0}
+
+
+def heard_of(path, seconds_ago) -> None:
+    then = time.time() - seconds_ago
+    os.utime(path, (then, then))
+
+
+def test_a_driver_of_another_machine_that_is_heard_of_keeps_the_lock(tmp_path, monkeypatch):
+    path = tmp_path / LOCK_FILE
+    path.write_text(json.dumps(ELSEWHERE))
+    heard_of(path, 9.0)
+    monkeypatch.setattr("vsae_search.search.store.lock.time.sleep", lambda _: heard_of(path, 0.0))
+    with pytest.raises(EnvironmentNotReady, match="process 1 on another-machine"), driver_lock(tmp_path):
+        pass
+    assert json.loads(path.read_text()) == ELSEWHERE
+
+
+def test_a_driver_of_another_machine_that_stays_silent_is_taken_over(tmp_path, monkeypatch):
+    """Its machine is gone, and the job is repeated on another one."""
+    path, waited = tmp_path / LOCK_FILE, []
+
+    def wait(seconds) -> None:
+        waited.append(seconds)
+        heard_of(path, 9.0 + 20.0 * len(waited))
+
+    path.write_text(json.dumps(ELSEWHERE))
+    heard_of(path, 9.0)
+    monkeypatch.setattr("vsae_search.search.store.lock.time.sleep", wait)
+    with driver_lock(tmp_path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert len(waited) == 3  # 9, 29 and 49 seconds are not a minute
+    assert path.read_text() == ""
+
+
+def test_whoever_was_taken_over_stops_and_leaves_the_lock_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("vsae_search.search.store.requests.POLL_S", 0.01)
+    interrupts = Interrupts()
+    with driver_lock(tmp_path), stop_requests(tmp_path, interrupts), interrupts.looping():
+        assert not is_taken_over(tmp_path)
+        (tmp_path / LOCK_FILE).write_text(json.dumps(ELSEWHERE))
+        end = time.monotonic() + 30
+        while not interrupts.now and time.monotonic() < end:
+            time.sleep(0.01)
+        assert interrupts.now
+    assert json.loads((tmp_path / LOCK_FILE).read_text()) == ELSEWHERE
 
 
 def test_a_torn_lock_file_belongs_to_nobody(tmp_path):

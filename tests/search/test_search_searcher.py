@@ -46,6 +46,9 @@ class Listener:
         self.events.append(("sweep_end", record.status))
 
 
+WORKER_DIED = "ActorDiedError: The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
+
+
 class Driver:
     """One session of a sweep of two architectures, as often as it is opened."""
 
@@ -62,7 +65,7 @@ class Driver:
         self.listener = Listener()
         self.ledger = Ledger(directory, [self.listener])
         self.orphans = reconcile(self.studies, self.ledger, OBJECTIVES)
-        self.searcher = StudySearcher(self.studies, OBJECTIVES, self.ledger, lambda _: "Tune's words")
+        self.searcher = StudySearcher(self.studies, OBJECTIVES, self.ledger, lambda _: WORKER_DIED)
         self.count = 0
 
     def ask(self) -> tuple[str, Assignment]:
@@ -266,9 +269,32 @@ def test_a_trial_is_given_up_after_its_retries(driver):
     assert uids == ["relu-0000", "relu-0000"]
     assert [trial.state for trial in driver.trials()] == [TrialState.FAIL, TrialState.FAIL]
     record = driver.ledger.ended["relu-0000"]
-    assert (record.state, record.error, record.attempt) == ("failed", "Tune's words", 1)
+    assert (record.state, record.error, record.attempt) == ("failed", WORKER_DIED, 1)
     assert ("failed", "relu-0000") in driver.listener.events
     assert driver.ask()[1].uid != "relu-0000"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ActorDiedError: The actor died because its node has died. Node Id: 5c1f",
+        "ActorUnavailableError: The actor 81 is unavailable: The actor is temporarily unavailable: RpcError",
+    ],
+)
+def test_a_lost_node_costs_no_attempt(tmp_path, error):
+    """Spot machines come and go; but a trial that loses one after the other may be what kills them."""
+    driver = Driver(tmp_path, max_retries=1, architectures=("relu",))
+    driver.searcher.error_of = lambda _: error
+    attempts = []
+    for _ in range(12):
+        trial_id, assignment = driver.ask()
+        assert assignment.uid == "relu-0000"
+        attempts.append(assignment.attempt)
+        driver.searcher.on_trial_complete(trial_id, error=True)
+    assert attempts == [0] * 11 + [1]
+    assert driver.ledger.ended["relu-0000"].state == "failed"
+    assert driver.ask()[1].uid == "relu-0001"
+    driver.close()
 
 
 def test_the_trial_s_own_words_say_why_it_was_given_up(tmp_path):

@@ -39,24 +39,29 @@ def show(address: str, name: str | None, *, as_json: bool) -> None:
     _console.note(f"read    python -m vsae_search logs {name} --address {server.address}")
 
 
-def end(address: str, name: str, *, now: bool) -> None:
+def end(address: str, name: str, *, now: bool, as_json: bool = False) -> None:
     """Have a submitted sweep stop, through its directory; a job that has no sweep to stop yet is ended itself."""
     server = job_server(address)
     job = server.latest(name)
     if job.ended:
         _console.note(f"{name} is not running: job {job.id} has {job.status.lower()}.")
-        return
+    else:
+        _console.note(f"{name}, job {job.id}, {_stopped(server, job, now=now)}.")
+        _console.note(f"look    python -m vsae_search status {name} --address {server.address}")
+    if as_json:
+        _console.out_json({"sweep": name, "job": job.id, "asked": not job.ended})
+
+
+def _stopped(server: JobServer, job: Job, *, now: bool) -> str:
+    """End a job, and say how."""
     asked: Any = None
     if job.status == "RUNNING":
-        _, printed = _ask(server, job, ["stop", name, *(["--now"] if now else []), "--output", "json"])
+        _, printed = _ask(server, job, ["stop", job.sweep, *(["--now"] if now else []), "--output", "json"])
         asked = json_in(printed)
     if isinstance(asked, dict) and asked.get("asked") is True:
-        what = "is stopped" if now else "starts no more trials, and ends when those that run have finished"
-    else:
-        server.stop(job)
-        what = "had not begun to search, and is ended"
-    _console.note(f"{name}, job {job.id}, {what}.")
-    _console.note(f"look    python -m vsae_search status {name} --address {server.address}")
+        return "is stopped" if now else "starts no more trials, and ends when those that run have finished"
+    server.stop(job)
+    return "had not begun to search, or could not be asked, and is ended"
 
 
 def _show_all(server: JobServer, *, as_json: bool) -> None:

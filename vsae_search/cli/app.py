@@ -20,8 +20,8 @@ from vsae_search.cli import _console
 from vsae_search.errors import Terminated, VsaeSearchError
 
 _ORDER = (  # the order in --help; others follow by name
-    *("sweep", "submit", "resume", "status", "logs", "stop", "confirm", "report", "export", "import_sae", "ui"),
-    *("validate", "schema", "doctor"),
+    *("sweep", "submit", "resume", "status", "logs", "stop", "confirm", "report", "analyze", "export"),
+    *("import_sae", "ui", "validate", "schema", "doctor"),
 )
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import sys
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 _FLOORS = {"torch": (2, 6), "ray": (2, 54), "optuna": (5, 0), "mlflow": (3, 17), "transformer_lens": (4, 3)}
 _MIN_FREE_GB = 5.0
 _TIMEOUT_S = 5.0
+_MLFLOW_FIXES = {
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: "start the server with --allowed-hosts naming this host",
+}
 
 
 @dataclass(frozen=True)
@@ -184,20 +189,36 @@ def _event_files() -> Check:
 def _mlflow_server(uri: str) -> Check:
     """``/health`` answers even where every real request is refused, so a real request is made."""
     import json
+    from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
     shown = urlsplit(uri)._replace(netloc=urlsplit(uri).netloc.rpartition("@")[2]).geturl()
     question = Request(  # noqa: S310 - the caller admits http and https only
-        f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search",
+        f"{shown.rstrip('/')}/api/2.0/mlflow/experiments/search",
         data=json.dumps({"max_results": 1}).encode(),
         headers={"Content-Type": "application/json"},
     )
+    if login := _mlflow_login(uri):
+        question.add_unredirected_header("Authorization", login)
     try:
         with urlopen(question, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             return Check("ok", f"MLflow at {shown} answers {answer.status}")
     except HTTPError as error:
-        fix = "start the server with --allowed-hosts naming this host" if error.code == 403 else "see the server's log"
-        return Check("fail", f"MLflow at {shown} answers {error.code}", fix)
-    except (URLError, OSError) as error:
+        return Check("fail", f"MLflow at {shown} answers {error.code}", _MLFLOW_FIXES.get(error.code, "see its log"))
+    except (URLError, OSError, HTTPException) as error:
         return Check("fail", f"MLflow at {shown} cannot be reached: {error}", "start it, or correct tracking.uri")
+
+
+def _mlflow_login(uri: str) -> str | None:
+    """The log-in that MLflow's own client sends with every request: from its variables, or from the address."""
+    from base64 import b64encode
+    from urllib.parse import unquote
+
+    given = urlsplit(uri)
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or unquote(given.username or "")
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or unquote(given.password or "")
+    if user and password:
+        return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return f"Bearer {token}" if token else None

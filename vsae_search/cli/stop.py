@@ -26,7 +26,7 @@ def stop(
     if address is not None:
         from vsae_search.cli import _submitted
 
-        _submitted.end(address, name, now=now)
+        _submitted.end(address, name, now=now, as_json=output is Output.JSON)
         return
     from vsae_search.search.store.lock import driver_of
     from vsae_search.search.store.requests import request_stop, signal_driver

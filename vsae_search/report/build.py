@@ -152,6 +152,8 @@ def _sweep(source: Source) -> SweepSummary:
         true_l0=_finite(record.subject.get("true_l0")),
         bank=clean(mask_nested(record.bank)),
         resources=clean(record.resources),
+        utilisation=clean(record.utilisation),
+        early_stopping=clean(record.early_stopping),
         space=clean(mask_nested(record.space)),
         sessions=record.sessions,
         started_at=record.started_at,

@@ -69,6 +69,10 @@ class SweepSummary(Strict):
     """Summary of the activation bank, with its digests."""
     resources: dict[str, Any]
     """Processors per trial, concurrency, nodes."""
+    utilisation: dict[str, Any]
+    """Planned and achieved parts, 0 to 1, of processors and GPUs in use during the last session."""
+    early_stopping: dict[str, Any]
+    """Whether it was on, and what it did: trials stopped, trials audited, the rate of false stops."""
     space: dict[str, Any]
     """The whole search space; passwords inside addresses are masked."""
     sessions: int

@@ -145,6 +145,7 @@ def _axis(groups: Sequence[Group]) -> dict[str, Any]:
         "zeroline": False,
         "ticks": "",
         "tickmode": "array",
+        "tickfont": {"size": 11},
         "tickvals": [middle for _, middle in shown],
         "ticktext": [name for name, _ in shown],
     }

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vsae_search.frontier import MATCHED_L0, Replicates, attainment_surface, staircase
+from vsae_search.frontier import MATCHED_L0, Replicates, attainment_surface, ownership, staircase
 from vsae_search.report.text import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from vsae_search.frontier.hypervolume import Point
+    from vsae_search.frontier.ownership import Segment
     from vsae_search.report.data import ReportData
 
 OCTAVES_SHOWN = 5
@@ -81,6 +85,13 @@ def frontier_points(data: ReportData) -> tuple[Literal["confirmed", "search"], d
     if len(runs) >= 2:
         return "confirmed", {name: attainment_surface(one.points_RN2).corners_M2 for name, one in runs.items()}
     return "search", {entry.name: staircase(search_points(data, entry.name)) for entry in data.architectures}
+
+
+def stretches(points: Mapping[str, NDArray[np.float64]], corners: tuple[Point, Point]) -> tuple[Segment, ...]:
+    """Who is lowest at which L0 inside the reference box: from the ideal L0, where figures begin, to the reference."""
+    reference, ideal = corners
+    owned = ownership(points, reference)
+    return tuple(replace(part, low=max(part.low, ideal[0])) for part in owned if part.high > ideal[0])
 
 
 def matched_levels(data: ReportData) -> tuple[float, ...]:

@@ -118,6 +118,8 @@ def _record(records: Sequence[SweepRecord]) -> SweepRecord:
             "versions": _shared([record.versions for record in records]),
             "bank": _shared([record.bank for record in records]),
             "resources": _shared([record.resources for record in records]),
+            "utilisation": _shared([record.utilisation for record in records]),
+            "early_stopping": _shared([record.early_stopping for record in records]),
             "subject": first.subject,
             "reference": _reference([record.reference for record in records]),
             "architectures": architectures,

@@ -99,7 +99,7 @@ def _scatter(axes: Axes, trace: Mapping[str, Any]) -> None:
         look |= {"drawstyle": _STEPS.get(line.get("shape", "linear"), "default"), "label": label}
         alike = all(isinstance(marker.get(key, ""), str) for key in ("symbol", "color"))
         if "markers" not in mode or alike:
-            axes.plot(x, y, **look, **(_line_marks(marker, base) if "markers" in mode else {}))
+            axes.plot(x, y, **look, **(_line_marks(marker, base, len(x)) if "markers" in mode else {}))
         else:
             axes.plot(x, y, **{**look, "label": "_"})
             _marks(axes, x, y, marker, base, opacity, label)
@@ -124,12 +124,14 @@ def _words(axes: Axes, trace: Mapping[str, Any], x: Any, y: Any) -> None:
         axes.annotate(plain(str(text)), place, shift, textcoords="offset points", **look)
 
 
-def _line_marks(marker: Mapping[str, Any], base: Any) -> dict[str, Any]:
-    """Marks on a line, all alike."""
+def _line_marks(marker: Mapping[str, Any], base: Any, count: int) -> dict[str, Any]:
+    """Marks on a line, all alike, on as many of its points as are wanted."""
     symbol, size, tint = str(marker.get("symbol", "circle")), marker.get("size", 6), marker.get("color", base)
     face = colour(tint if isinstance(tint, str) else base)
+    most = marker.get("maxdisplayed", 0)
     return {
         "marker": _shape_of(symbol),
+        "markevery": -(-count // most) if most else None,
         "markersize": _points(symbol, float(np.max(size))),
         "markerfacecolor": "none" if symbol.endswith("-open") else face,
         "markeredgecolor": face,

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import socket
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,29 @@ _LOCKED_TEXT = "database is locked"
 _LOST = ("OperationalError", "InterfaceError")
 """How SQLAlchemy calls what a database server, or the way to it, does."""
 _GPU_TEXT = re.compile(r"CUDA error|CUDA driver error|cudaError|CUBLAS_STATUS|NVML|uncorrectable ECC|\bXid\b")
+
+
+# Ray's words for a worker that went with its machine, or whose machine does not answer; of one that died alone it says
+# that its process has died
+_NODE_TEXT = re.compile("its node has died|actor is temporarily unavailable")
+_MOST_NODES = 10
+
+
+class LostNodes:
+    """Which lost attempts cost nothing: those whose machine went, as spot machines do.
+
+    A trial is excused ten times; one that loses more machines may be what kills them.
+    """
+
+    def __init__(self) -> None:
+        self._losses: Counter[str] = Counter()
+
+    def excuse(self, uid: str, error: str | None) -> bool:
+        """Whether an attempt that ended with this error, in Tune's words, is repeated free of charge."""
+        if _NODE_TEXT.search(error or "") is None:
+            return False
+        self._losses[uid] += 1
+        return self._losses[uid] <= _MOST_NODES
 
 
 class StorageFull(Exception):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from vsae_search.search.fifo import FirstLive
 from vsae_search.search.guard import Guarded, InterruptsCallback
 from vsae_search.search.signals import Interrupts, SweepStopped, own_interrupts
 
@@ -56,7 +57,7 @@ def run_session(
         tune.with_resources(tune.with_parameters(trainable, context=context), partial(bundle_of, context.packing)),
         tune_config=tune.TuneConfig(
             search_alg=Guarded(searcher, interrupts),
-            scheduler=scheduler,
+            scheduler=scheduler or FirstLive(),
             num_samples=-1,
             max_concurrent_trials=max_concurrent,
             reuse_actors=True,

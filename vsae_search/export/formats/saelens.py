@@ -185,7 +185,8 @@ def _plain(architecture: str, config: dict[str, Any], tensors: dict[str, Tensor]
     W_enc_DF, b_enc_F, W_dec_FD = tensors["W_enc"], tensors.get("b_enc", tensors.get("b_gate")), tensors["W_dec"]
     assert b_enc_F is not None, "every layout has one of the two"
     if rescaled:  # it selects on pre-activations times decoder norm and divides by it again
-        W_enc_DF, b_enc_F, W_dec_FD = W_enc_DF * norm_F, b_enc_F * norm_F, W_dec_FD / norm_F[:, None]
+        divisor_F = torch.where(norm_F > 0, norm_F, 1.0)
+        W_enc_DF, b_enc_F, W_dec_FD = W_enc_DF * norm_F, b_enc_F * norm_F, W_dec_FD / divisor_F[:, None]
     return PlainSae(
         kind=kind,  # type: ignore[arg-type]  # a key of the table
         W_enc_DF=W_enc_DF,

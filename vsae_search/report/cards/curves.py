@@ -27,6 +27,7 @@ MOST_POINTS = 50
 PANELS = {"loss": "loss", "l0": "L0", "dead": "dead, %", "kl": "KL"}
 """Name of the numbers and title of the axis."""
 _COLUMNS = {"loss": "total", "l0": "l0", "dead": "dead_fraction", "kl": "kl"}
+_MOST_MARKS = 8
 _DASHES = {LOW: "dot", MIDDLE: "solid", HIGH: "dash"}
 _GAP = 0.05
 MOST_TICKS = 6
@@ -110,7 +111,7 @@ def _trace(data: ReportData, row: Mapping[str, Any], panel: str, place: int) -> 
     factor = 100.0 if panel == "dead" else 1.0
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines+markers",  # marks tell architectures apart that share a colour
         "name": name,
         "legendgroup": name,
         "showlegend": place == 0 and row["place"] == MIDDLE,
@@ -119,6 +120,7 @@ def _trace(data: ReportData, row: Mapping[str, Any], panel: str, place: int) -> 
         "xaxis": f"x{_number(place)}",
         "yaxis": f"y{_number(place)}",
         "line": {"color": entry.colour, "width": 1.8, "dash": _DASHES[row["place"]]},
+        "marker": {"symbol": entry.symbol, "size": 7, "color": entry.colour, "maxdisplayed": _MOST_MARKS},
         "hovertemplate": f"{escape(row['uid'])}<br>{PANELS[panel]} %{{y:.3g}} at %{{x:.3g}} rows<extra></extra>",
     }
 

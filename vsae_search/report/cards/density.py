@@ -74,7 +74,7 @@ class DensityCard:
                 spec={"data": [_trace(found)], "layout": _layout(found)},
                 alt="Share of latents by how often they fire. " + " ".join(map(_in_words, found["trials"])),
                 caption=f"{which(data)} {_caption(found)}",
-                height_px=max(320, 140 + 24 * len(found["trials"])),
+                height_px=max(320, 190 + 24 * len(found["trials"])),
             ),
             _table(data, found["trials"]),
         )
@@ -147,7 +147,11 @@ def _trace(found: Mapping[str, Any]) -> dict[str, Any]:
         "zmin": 0,
         "zmax": max(value or 0.0 for row in shares for value in row) or 1.0,
         "colorscale": [list(stop) for stop in COLOURS],
-        "colorbar": {"title": {"text": "% of<br>latents", "font": {"size": 12}}, "thickness": 10, "outlinewidth": 0},
+        "colorbar": {
+            **{"title": {"text": "% of latents", "font": {"size": 12}}, "thickness": 10},
+            **{"orientation": "h", "x": 1, "xanchor": "right", "lenmode": "pixels", "len": 220, "nticks": 6},
+            **{"yref": "container", "y": 0, "yanchor": "bottom", "outlinewidth": 0},
+        },
         "xgap": 1,
         "ygap": 2,
         "hoverongaps": False,
@@ -167,15 +171,18 @@ def _layout(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "xaxis": {
             **{"type": "category", "showgrid": False, "tickmode": "array", "title": {"text": "share of rows"}},
-            **{"tickvals": list(ticks), "ticktext": list(ticks.values())},
+            **{"tickvals": list(ticks), "ticktext": list(ticks.values()), "tickangle": 0, "tickfont": {"size": 11}},
         },
-        "yaxis": {"type": "category", "showgrid": False, "autorange": "reversed", "automargin": True},
+        "yaxis": {
+            **{"type": "category", "showgrid": False, "autorange": "reversed", "automargin": True},
+            **{"tickfont": {"size": 11}},
+        },
         "shapes": [{"type": "line", "yref": "paper", "x0": dense, "x1": dense, "y0": 0, "y1": 1, "line": line}],
         "annotations": [
             {"x": dense, "xref": "x", "y": 1, "yref": "paper", "text": "dense", "showarrow": False}
             | {"xanchor": "left", "yanchor": "bottom", "font": {"size": 11}}
         ],
-        "margin": {"l": 16 + 7 * max(len(_label(row)) for row in found["trials"]), "r": 8, "t": 48, "b": 60},
+        "margin": {"l": 16 + 6 * max(len(_label(row)) for row in found["trials"]), "r": 16, "t": 48, "b": 120},
     }
 
 

@@ -114,6 +114,9 @@ def _trace(data: ReportData, curve: Mapping[str, Any], axis: str) -> dict[str, A
     return {
         "type": "scatter",
         "name": escape(entry.name),
+        "legendgroup": escape(
+            entry.name
+        ),  # groups follow one another; single names stand in columns, which take more room
         "x": curve[axis],
         "y": [100 * value for value in curve["hypervolume"]],
         "mode": "lines+markers",

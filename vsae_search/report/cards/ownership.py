@@ -6,11 +6,11 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from vsae_search.frontier import hypervolume, ownership, pooled_frontier
+from vsae_search.frontier import hypervolume, pooled_frontier
 from vsae_search.report.card import Figure
 from vsae_search.report.chart import plane, scales, steps
 from vsae_search.report.markup import Cell, Column, paragraph, swatch, table
-from vsae_search.report.replicated import box, frontier_points, seeds_text
+from vsae_search.report.replicated import box, frontier_points, seeds_text, stretches
 from vsae_search.report.text import listed, number, percent
 from vsae_search.report.view import box_text, frontier_view
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vsae_search.frontier.hypervolume import Point
+    from vsae_search.frontier.ownership import Segment
     from vsae_search.report.card import Part
     from vsae_search.report.data import ReportData
     from vsae_search.report.source import Source
@@ -39,12 +40,13 @@ class OwnershipCard:
             return {"basis": "search", "stretches": [], "pooled": [], "architectures": []}
         reference, ideal = corners
         basis, points = frontier_points(data)
-        stretches = ownership(points, reference)
+        owned = stretches(points, corners)
+        pooled = {max(l0, ideal[0]): level for l0, level in pooled_frontier(points.values()).tolist()}
         return {
             "basis": basis,
-            "stretches": [{"low": part.low, "high": part.high, "owners": part.owners} for part in stretches],
-            "pooled": [corner for corner in pooled_frontier(points.values()).tolist() if corner[0] < reference[0]],
-            "architectures": [_share(name, points, stretches, reference, ideal) for name in points],
+            "stretches": [{"low": part.low, "high": part.high, "owners": part.owners} for part in owned],
+            "pooled": [[l0, level] for l0, level in pooled.items() if l0 < reference[0]],
+            "architectures": [_share(name, points, owned, reference, ideal) for name in points],
         }
 
     def unavailable(self, data: ReportData) -> str | None:
@@ -70,26 +72,26 @@ class OwnershipCard:
             alt="Pooled frontier by owner. " + "; ".join(_in_words(part) for part in found["stretches"]) + ".",
             caption=f"{basis} {box_text(data)}",
             controls=scales(view),
-            height_px=460,
+            height_px=460 + 14 * max(0, len(found["architectures"]) - 6),
         )
-        return figure, _stretches(data, found), _shares(data, found), paragraph(_NOTE, "note")
+        return figure, _stretches(found), _shares(data, found), paragraph(_NOTE, "note")
 
 
 _NOTE = (
     "Alone adds: the share of the reference box that no other architecture dominates. Octaves owned: doublings of "
-    "L0 over which it has the lowest delta-CE; shared stretches count for each owner."
+    "L0, from the ideal L0 on, over which it has the lowest delta-CE; shared stretches count for each owner."
 )
 
 
 def _share(
-    name: str, points: Mapping[str, NDArray[Any]], stretches: Sequence[Any], reference: Point, ideal: Point
+    name: str, points: Mapping[str, NDArray[Any]], owned: Sequence[Segment], reference: Point, ideal: Point
 ) -> dict[str, Any]:
     everyone = hypervolume(pooled_frontier(points.values()), reference, ideal=ideal).normalised
     rest = pooled_frontier([values for other, values in points.items() if other != name])
-    mine = [part for part in stretches if name in part.owners]
+    mine = [part for part in owned if name in part.owners]
     return {
         "architecture": name,
-        "octaves": math.fsum(math.log2(max(part.high, ideal[0]) / max(part.low, ideal[0])) for part in mine),
+        "octaves": math.fsum(math.log2(part.high / part.low) for part in mine),
         "alone_adds": max(everyone - hypervolume(rest, reference, ideal=ideal).normalised, 0.0),
     }
 
@@ -120,14 +122,13 @@ def _in_words(part: Mapping[str, Any]) -> str:
     return f"L0 {number(part['low'])} to {number(part['high'])}: {listed(part['owners'])}"
 
 
-def _stretches(data: ReportData, found: Mapping[str, Any]) -> Any:
+def _stretches(found: Mapping[str, Any]) -> Any:
     columns = [Column("L0 from", numeric=True), Column("to", numeric=True), Column("octaves", numeric=True)]
-    low = data.axes.ideal.l0 if data.axes.ideal else 1.0
     rows: list[list[Any]] = [
         [
             Cell(number(part["low"], 4), sort=part["low"]),
             Cell(number(part["high"], 4), sort=part["high"]),
-            number(math.log2(max(part["high"], low) / max(part["low"], low))),
+            number(math.log2(part["high"] / part["low"])),
             listed(part["owners"]),
         ]
         for part in found["stretches"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vsae_search.report.markup import block, code, definitions, paragraph
-from vsae_search.report.text import number
+from vsae_search.report.text import number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +67,8 @@ def _sweep(data: ReportData) -> list[tuple[str, str | Markup]]:
         ("commit", code(sweep.git_commit + dirty) if sweep.git_commit else "not recorded"),
         ("versions", _pairs(sweep.versions)),
         ("resources", _pairs(sweep.resources)),
+        ("utilisation", _parts(sweep.utilisation)),
+        ("early stopping", _pairs(sweep.early_stopping)),
         ("report version", data.provenance.report_version),
     ]
 
@@ -84,7 +86,21 @@ def _pairs(values: dict[str, Any]) -> str:
     return text or "not recorded"
 
 
+def _parts(used: dict[str, Any]) -> str:
+    """How much of the machines the trials were given, and how much of them they used."""
+    words = [
+        f"{'GPU' if name.startswith('gpu') else 'CPU'} {name[4:]} {percent(used[name], 0)}"
+        for name in ("cpu_planned", "cpu_training", "cpu_busy", "gpu_planned", "gpu_busy", "gpu_memory")
+        if isinstance(used.get(name), int | float)
+    ]
+    return f"{', '.join(words)} (last session)" if words else "not recorded"
+
+
 def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_pairs(value)})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     text = number(value, 4) if isinstance(value, int | float) else str(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]} ..."
 

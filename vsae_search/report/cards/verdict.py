@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from vsae_search.frontier import ownership
 from vsae_search.report.claims import confirmed_statements
 from vsae_search.report.markup import bullets, details, paragraph
-from vsae_search.report.replicated import box, confirm_command, frontier_points
+from vsae_search.report.replicated import box, confirm_command, frontier_points, stretches
 from vsae_search.report.text import counted, listed, number, percent
 
 if TYPE_CHECKING:
@@ -108,16 +107,14 @@ def _order(data: ReportData) -> list[dict[str, Any]]:
 def _ranges(data: ReportData) -> list[dict[str, Any]]:
     corners = box(data)
     basis, points = frontier_points(data)
-    stretches = ownership(points, corners[0]) if corners else ()
-    if not stretches or sum(bool(len(points_M2)) for points_M2 in points.values()) < 2:
+    owned = stretches(points, corners) if corners else ()
+    if not owned or sum(bool(len(points_M2)) for points_M2 in points.values()) < 2:
         return []
     spans: dict[tuple[str, ...], list[str]] = {}
     octaves: dict[tuple[str, ...], float] = {}
-    floor = data.axes.ideal.l0 if data.axes.ideal else 1.0
-    for part in stretches:
+    for part in owned:
         spans.setdefault(part.owners, []).append(f"{number(part.low)} to {number(part.high)}")
-        width = math.log2(max(part.high, floor) / max(part.low, floor))
-        octaves[part.owners] = octaves.get(part.owners, 0.0) + width
+        octaves[part.owners] = octaves.get(part.owners, 0.0) + math.log2(part.high / part.low)
     total = sum(octaves.values())
     result = []
     for owners in sorted(octaves, key=lambda names: (-octaves[names], names)):
@@ -126,7 +123,7 @@ def _ranges(data: ReportData) -> list[dict[str, Any]]:
         share = f" ({percent(octaves[owners] / total)} of the octaves of L0 that {what} reaches)"
         text = f"{listed(owners)} {verb} the lowest delta-CE at L0 {listed(spans[owners])}{share if total else ''}."
         result.append(_statement("range", text, owners[0] if len(owners) == 1 else None))
-    winners = {name for part in stretches for name in part.owners}
+    winners = {name for part in owned for name in part.owners}
     losers = [name for name, points_M2 in points.items() if len(points_M2) and name not in winners]
     if losers:
         verb = "is" if len(losers) == 1 else "are"

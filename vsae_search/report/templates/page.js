@@ -1,6 +1,8 @@
 "use strict";
 (() => {
-  const canHover = matchMedia("(hover: hover)").matches; // elsewhere the buttons would always lie on the legend
+  const canHover = matchMedia("(hover: hover)").matches; // elsewhere the buttons would always lie on the figure
+  const MODEBAR_PX = 40;
+  const LETTER_PX = 8; // mean width of a letter of a title
   // No button shares a figure with a web service, which is what Plotly offers by default.
   const MODEBAR = {
     displaylogo: false, displayModeBar: canHover ? "hover" : false, responsive: true, showSendToCloud: false,
@@ -21,22 +23,35 @@
     return lines.join("<br>");
   };
 
-  // Figures follow the page's light or dark colours.
+  // Figures follow the page's light or dark colours. Where there is a legend, the buttons stand beside it, one below another.
   const theme = (layout) => {
     const [ink, soft, grid, panel, line] = ["--ink", "--soft", "--grid", "--panel", "--line"].map(colour);
     const axis = { gridcolor: grid, linecolor: line, zerolinecolor: line, tickcolor: line };
     const themed = { ...layout, paper_bgcolor: panel, plot_bgcolor: panel };
     themed.font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink };
-    themed.modebar = { bgcolor: panel, color: soft, activecolor: ink };
+    themed.modebar = { bgcolor: panel, color: soft, activecolor: ink, orientation: layout.legend ? "v" : "h" };
+    if (canHover && layout.legend) themed.margin = { ...layout.margin, r: Math.max(layout.margin?.r ?? 0, MODEBAR_PX) };
     themed.hoverlabel = { ...layout.hoverlabel, bgcolor: panel, bordercolor: soft, font: { color: ink, size: 12 } };
     themed.annotations = (layout.annotations || []).map((note) => ({ ...note, font: { ...note.font, color: soft } }));
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
       themed[key] = { ...layout[key], ...axis };
-      const title = layout[key].title?.text ?? "";
-      const lines = key.startsWith("y") ? wrapped(title, Math.max(20, (layout.height - 200) / 7.5)) : title;
-      if (lines !== title) Object.assign(themed[key], { title: { ...layout[key].title, text: lines }, automargin: true });
+      const title = layout[key].title;
+      if (key.startsWith("x") && title?.text) Object.assign(themed[key], { title: { standoff: 10, ...title }, automargin: true });
     }
     return themed;
+  };
+
+  // Titles are fitted to the axes as they were drawn, since a legend takes its room first.
+  const fitTitles = (plot) => {
+    const { w, h } = plot._fullLayout._size;
+    const changes = {};
+    for (const key of Object.keys(plot.layout).filter((name) => /^[xy]axis/.test(name))) {
+      const title = plot.layout[key].title?.text ?? "";
+      const [start, end] = plot.layout[key].domain ?? [0, 1];
+      const lines = wrapped(title, Math.max(12, ((end - start) * (key.startsWith("x") ? w : h)) / LETTER_PX));
+      if (lines !== title) Object.assign(changes, { [`${key}.title.text`]: lines, [`${key}.automargin`]: true });
+    }
+    return Object.keys(changes).length ? Plotly.relayout(plot, changes) : null;
   };
 
   // Large texts lie in the page as gzip in base64.
@@ -56,8 +71,10 @@
 
   const draw = async (plot) => {
     const spec = JSON.parse(await content(document.getElementById(plot.dataset.spec)));
-    const layout = { ...spec.layout, height: Number(plot.dataset.height), autosize: true };
+    const layout = { ...spec.layout, autosize: true };
+    plot.style.height = `${plot.dataset.height}px`; // on a change of width Plotly asks the element, not the layout
     await Plotly.newPlot(plot, spec.data, theme(layout), MODEBAR);
+    await fitTitles(plot);
     plot.on("plotly_click", (event) => {
       const address = event.points[0].customdata;
       if (typeof address === "string" && SAFE_ADDRESS.test(address)) window.open(address, "_blank", "noopener");
@@ -109,7 +126,9 @@
     button.addEventListener("click", async () => {
       await drawn;
       const visible = button.dataset.visible ? { visible: JSON.parse(button.dataset.visible) } : {};
-      Plotly.update(document.getElementById(button.dataset.figure), visible, JSON.parse(button.dataset.relayout));
+      const plot = document.getElementById(button.dataset.figure);
+      await Plotly.update(plot, visible, JSON.parse(button.dataset.relayout));
+      await fitTitles(plot);
       for (const other of button.parentElement.children) other.setAttribute("aria-pressed", String(other === button));
     });
   }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from vsae_search.search.faults import LostNodes
 from vsae_search.search.propose.searcher import given_up, judge, parse_record
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ReplicateSearcher(Searcher):  # type: ignore[misc] # Ray ships no types
         self._waiting = deque(assignments)
         self._assigned: dict[str, Assignment] = {}
         self._seen: dict[str, Mapping[str, Any]] = {}
+        self._lost_nodes = LostNodes()
 
     @property
     def exhausted(self) -> bool:
@@ -74,10 +76,14 @@ class ReplicateSearcher(Searcher):  # type: ignore[misc] # Ray ships no types
         # nothing stops a replicate early: one whose last report is of a rung was lost on its way
         if record is not None and record.state in ("completed", "diverged"):
             self._end(judge(record))
+            return
+        error_text = self.error_of(trial_id)
+        if self._lost_nodes.excuse(assignment.uid, error_text):
+            self._waiting.appendleft(assignment)
         elif assignment.attempt < self.max_retries:
             self._waiting.appendleft(replace(assignment, attempt=assignment.attempt + 1))
         else:
-            self._end(given_up(assignment, record, self.error_of(trial_id)))
+            self._end(given_up(assignment, record, error_text))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records are on disk already."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from ray.tune.search import Searcher
 
+from vsae_search.search.faults import LostNodes
 from vsae_search.search.objectives import Objectives, usable
 from vsae_search.search.propose.studies import Told
 from vsae_search.search.records import TrialRecord
@@ -51,6 +52,7 @@ class StudySearcher(Searcher):  # type: ignore[misc] # Ray ships no types
         self.studies, self.objectives, self.ledger, self.error_of = studies, objectives, ledger, error_of
         self._assigned: dict[str, Assignment] = {}
         self._seen: dict[str, Mapping[str, Any]] = {}
+        self._lost_nodes = LostNodes()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial's configuration.
@@ -97,8 +99,9 @@ class StudySearcher(Searcher):  # type: ignore[misc] # Ray ships no types
 
     def _on_lost(self, assignment: Assignment, record: TrialRecord | None, error: str | None) -> None:
         """A failure of the infrastructure: repeat the trial, or give it up when its attempts are used up."""
-        if self.studies.retries_left(assignment.uid):
-            self.studies.fail(assignment.uid)
+        free = self._lost_nodes.excuse(assignment.uid, error)
+        if free or self.studies.retries_left(assignment.uid):
+            self.studies.fail(assignment.uid, free=free)
             return
         written = self.ledger.end(given_up(assignment, record, error))
         if self.studies.fail(assignment.uid):

@@ -173,8 +173,12 @@ class Studies:
         _, running = self._running(uid)
         return running is not None and attempt_of(running) < self.max_retries
 
-    def fail(self, uid: str) -> bool:
+    def fail(self, uid: str, *, free: bool = False) -> bool:
         """Record that the infrastructure lost a trial, and enqueue it again while attempts are left.
+
+        Args:
+            uid: A trial that was asked for.
+            free: Whether that costs no attempt.
 
         Returns:
             Whether this call ended an attempt; False when the trial was not running.
@@ -182,7 +186,7 @@ class Studies:
         name, running = self._running(uid)
         if running is None:
             return False
-        attempt = attempt_of(running) + 1
+        attempt = attempt_of(running) + (0 if free else 1)
         # enqueued first: a crash in between leaves both, which reconcile() puts right
         if attempt <= self.max_retries:
             self._enqueue(name, running, attempt)

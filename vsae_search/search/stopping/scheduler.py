@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ray.tune.schedulers import FIFOScheduler
-
 from vsae_search.errors import CorruptFile
 from vsae_search.search.assignment import Assignment
+from vsae_search.search.fifo import FirstLive
 from vsae_search.search.objectives import Objectives, usable
 from vsae_search.search.propose.searcher import parse_record
 from vsae_search.search.records import TRIALS_FOLDER, TrialRecord, read_record
@@ -84,7 +83,7 @@ class EarlyStopping:
         return False
 
 
-class ParetoHalving(FIFOScheduler):  # type: ignore[misc] # Ray ships no types
+class ParetoHalving(FirstLive):
     """Tune's scheduler: trials run in the order in which they come, and stop when :class:`EarlyStopping` says so.
 
     Args:
@@ -119,7 +118,7 @@ class ParetoHalving(FIFOScheduler):  # type: ignore[misc] # Ray ships no types
 
     def __getstate__(self) -> dict[str, Any]:
         """Only the class goes into Tune's pickles."""
-        return {"_stopping": None}
+        return {**super().__getstate__(), "_stopping": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ParetoHalving:
         """Tune copies its configuration; the copy has to decide with the same results."""

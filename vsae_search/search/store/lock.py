@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -24,6 +25,9 @@ LOCK_FILE = "driver.lock"
 Task = Literal["sweep", "confirm"]
 HEARD_LIMIT_S = 60.0
 """A driver touches its lock every ten seconds; one of another machine that has not for this long is taken for dead."""
+_POLL_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,15 @@ def driver_lock(directory: Path, task: Task = "sweep") -> Iterator[None]:
     """Hold the sweep directory for this process.
 
     The operating system's file lock keeps drivers of one machine apart, and goes with the process however it ends.
-    The file also names its holder, because not every shared file system passes locks on to other machines.
+    The file also names its holder, because not every shared file system passes locks on to other machines. A holder of
+    another machine, which may be gone for good, is waited for until it is heard of or has been silent for a minute.
 
     Args:
         directory: The sweep directory.
         task: What it is held for.
 
     Raises:
-        EnvironmentNotReady: Another driver holds it, or one of another machine left its name; or the lock cannot be
-            written.
+        EnvironmentNotReady: Another driver holds it; or the lock cannot be written.
     """
     path = directory / LOCK_FILE
     with _opened(path) as file:
@@ -68,13 +72,15 @@ def driver_lock(directory: Path, task: Task = "sweep") -> Iterator[None]:
         file.seek(0)
         file.truncate()
         pid = os.getpid()
-        json.dump({"host": socket.gethostname(), "pid": pid, "created": _created(pid), "task": task}, file)
+        name = {"host": socket.gethostname(), "pid": pid, "created": _created(pid), "task": task}
+        json.dump(name, file)
         file.flush()
         try:
             yield
         finally:
-            file.seek(0)
-            file.truncate()
+            if _holder(file) == name:  # else this process was silent, and another one has taken over
+                file.seek(0)
+                file.truncate()
 
 
 def driver_of(directory: Path) -> Driver | None:
@@ -95,6 +101,16 @@ def driver_of(directory: Path) -> Driver | None:
     here, heard_s = host == socket.gethostname(), max(0.0, _file_time(directory) - touched)
     alive = _created(pid) == holder.get("created") if here else heard_s < HEARD_LIMIT_S
     return Driver(host, pid, here, heard_s, alive, str(holder.get("task", "sweep")))
+
+
+def is_taken_over(directory: Path) -> bool:
+    """Whether the lock names another driver than this process, which held it and was silent for too long.
+
+    Args:
+        directory: The sweep directory.
+    """
+    driver = driver_of(directory)
+    return driver is not None and not (driver.here and driver.pid == os.getpid())
 
 
 def _file_time(directory: Path) -> float:
@@ -126,12 +142,32 @@ def _acquire(file: IO[str], path: Path) -> None:
         ) from error
     holder = _holder(file)
     if holder and not _stale(holder):
-        heard_s = max(0.0, _file_time(path.parent) - os.fstat(file.fileno()).st_mtime)
-        raise EnvironmentNotReady(
-            f"the sweep in {path.parent} was started by process {holder.get('pid')} on {holder.get('host')}, "
-            f"which may still be running: it was heard of {heard_s:.0f} s ago",
-            f"if it is not, delete {path} and start again",
-        )
+        _outwait(path.parent)
+
+
+def _outwait(directory: Path) -> None:
+    """Wait until the driver of another machine has been silent for so long that it is dead.
+
+    Whoever repeats a job that lost its machine (Kubernetes, Slurm) runs it on another one, and nobody is there to say
+    that the first is gone.
+
+    Raises:
+        EnvironmentNotReady: It is alive.
+    """
+    heard_s = -1.0
+    while (driver := driver_of(directory)) is not None and driver.alive:
+        if driver.here or driver.heard_s < heard_s:  # it has touched its lock
+            raise EnvironmentNotReady(
+                f"the sweep in {directory} is being run by process {driver.pid} on {driver.host}",
+                "wait for it, stop it, or give this sweep another name with --name",
+            )
+        if heard_s < 0.0:
+            logger.warning(
+                "%s on %s was heard of %.0f s ago; going on in its place after %.0f s of silence",
+                *("the driver", driver.host, driver.heard_s, HEARD_LIMIT_S),
+            )
+        heard_s = driver.heard_s
+        time.sleep(_POLL_S)
 
 
 def _holder(file: IO[str]) -> dict[str, object]:

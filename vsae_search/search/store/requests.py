@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vsae_search.search.records import write_text
-from vsae_search.search.store.lock import LOCK_FILE
+from vsae_search.search.store.lock import LOCK_FILE, is_taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,9 @@ def _watch(directory: Path, interrupts: Interrupts, over: threading.Event) -> No
     while not over.wait(POLL_S):
         polls += 1
         if polls % HEARTBEAT_POLLS == 0:
+            if is_taken_over(directory):  # this process, or its way to the folder, was held up for more than a minute
+                interrupts.ask(now=True)
+                return
             _touch(directory / LOCK_FILE)
         now = stop_requested(directory)
         if now is not None:
