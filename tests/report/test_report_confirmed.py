@@ -289,3 +289,21 @@ def test_an_unfinished_confirmation_is_shown_as_such(tmp_path):
     data = build_report(directory)
     assert "the confirmation is interrupted and no seed is complete" in section(CARDS["comparison"], data).reason
     assert "Drawing it failed" not in render_page(data)
+
+
+def test_a_frontier_that_was_confirmed_in_part_is_told_of(tmp_path):
+    """Of three frontier trials of topk one lies beyond the reference point, one was trained again; of relu all were."""
+    trials = [at("topk", 0, 4.0, 0.1), at("topk", 1, 16.0, 0.05), at("topk", 2, 80.0, 0.01), at("relu", 0, 2.0, 0.3)]
+    directory = write_sweep(tmp_path / "s", make_sweep(architectures=("topk", "relu")), trials)
+    points = {"topk-0000": [(4.0, 0.2), (4.0, 0.1)], "relu-0000": [(2.0, 0.4), (2.0, 0.4)]}
+    write_confirmation(directory, points, seeds=(11, 12))
+    told = [
+        entry["text"] for entry in build_report(directory).cards["verdict"]["statements"] if entry["kind"] == "in_part"
+    ]
+    assert told == [
+        "Only a part of the frontier was trained again, and the hypervolume is that of the part: topk (1 of 2)."
+    ]
+
+
+def test_a_frontier_that_was_confirmed_as_a_whole_needs_no_word(by_hand):
+    assert not [entry for entry in by_hand.cards["verdict"]["statements"] if entry["kind"] == "in_part"]

@@ -124,9 +124,18 @@ def test_copies_and_points_beyond_the_reference_are_left_out():
     assert uids(choose(beyond, "topk", margin=1, reference=reference)) == [3, 4]
 
 
-@pytest.mark.parametrize(("completed", "limit"), [(1, 3), (6, 3), (13, 4), (40, 10), (500, 12)])
-def test_the_default_number_of_configurations(completed, limit):
-    assert default_limit(completed) == limit
+@pytest.mark.parametrize(
+    ("completed", "frontier", "limit"),
+    [(1, 1, 3), (6, 2, 3), (6, 6, 6), (13, 2, 4), (40, 4, 10), (40, 11, 11), (40, 20, 12), (500, 5, 12)],
+)
+def test_the_default_number_of_configurations(completed, frontier, limit):
+    assert default_limit(completed, frontier) == limit
+
+
+def test_a_frontier_is_trained_again_as_a_whole():
+    frontier = [trial(i, 2.0**i, 100.0 - i) for i in range(7)]
+    behind = [trial(20 + i, 2.0**i, 100.5 - i) for i in range(2)]
+    assert uids(choose([*frontier, *behind], "topk", margin=1)) == list(range(7))
 
 
 def test_seeds_are_kept_extended_and_never_those_of_the_search():

@@ -45,7 +45,7 @@ def confirm(
     max_configurations: Annotated[
         int | None,
         typer.Option(
-            help="Most configurations of one architecture; left out, a quarter of its trials, at least 3, at most 12."
+            help="Most configurations of one architecture; left out, its frontier or a quarter of its trials, up to 12."
         ),
     ] = None,
     address: Annotated[

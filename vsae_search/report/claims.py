@@ -24,7 +24,8 @@ def confirmed_statements(data: ReportData) -> list[Statement]:
     ranked, pairs = scores(data), comparisons(data)
     areas = [one for one in pairs if one.endpoint == "hypervolume"]
     levels = [one for one in pairs if one.endpoint == "delta_ce"]
-    return [*_order(data, ranked), *_against_the_best(ranked, areas), *_at_levels(levels), *_refused(pairs)]
+    claims = [*_against_the_best(ranked, areas), *_at_levels(levels), *_refused(pairs)]
+    return [*_order(data, ranked), *_in_part(data), *claims]
 
 
 def _statement(kind: str, text: str, architecture: str | None = None) -> Statement:
@@ -48,6 +49,21 @@ def _order(data: ReportData, ranked: Sequence[Mapping[str, Any]]) -> list[Statem
     if left_out:
         text += f". Not confirmed: {listed(left_out)}"
     return [_statement("confirmed_order", f"{text}.", first["architecture"])]
+
+
+def _in_part(data: ReportData) -> list[Statement]:
+    """Whose frontier was not trained again as a whole: its hypervolume is smaller than it earned."""
+    confirmed = {row.uid for row in data.confirmation.configurations} if data.confirmation is not None else set()
+    found = []
+    for entry in data.architectures:
+        inside = [row.uid for row in data.frontier(entry.name) if not row.outside_reference]
+        again = sum(uid in confirmed for uid in inside)
+        if 0 < again < len(inside):
+            found.append(f"{entry.name} ({again} of {len(inside)})")
+    if not found:
+        return []
+    text = f"Only a part of the frontier was trained again, and the hypervolume is that of the part: {listed(found)}."
+    return [_statement("in_part", text)]
 
 
 def _area(entry: Mapping[str, Any]) -> str:
