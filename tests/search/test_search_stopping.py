@@ -408,6 +408,6 @@ def test_a_driver_that_dies_between_the_decision_and_the_record(cluster, tmp_pat
 
 def test_tune_is_given_nothing_to_keep():
     scheduler = ParetoHalving(None)
-    assert scheduler.__getstate__() == {"_stopping": None}
+    assert scheduler.__getstate__() == {"_live": [], "_stopping": None}
     assert scheduler.metric is None
     assert scheduler.set_search_properties("l0", "min")
